@@ -1,0 +1,1 @@
+"""Podling runs Kubernetes pods for real, from Python."""

@@ -1,0 +1,61 @@
+"""Which kinds there are, from the client's side: the Python type of a kind and where its objects live.
+
+One entry a kind. The API server has its own, richer declaration of each (`podling.apiserver.resources`);
+what both must agree on is public knowledge: group, version, plural and scope.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from podling.api import coordination_v1, core_v1, meta_v1
+
+
+class Object(Protocol):
+    """What every kind has."""
+
+    api_version: str
+    kind: str
+    metadata: meta_v1.ObjectMeta
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceInfo:
+    group: str
+    """Empty for the core group."""
+    version: str
+    plural: str
+    namespaced: bool
+
+    def path(
+        self, namespace: str | None = None, name: str | None = None, subresource: str | None = None
+    ) -> str:
+        """The URL path; a namespaced kind without `namespace` names the collection over all namespaces."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if self.namespaced and namespace is not None:
+            parts += ["namespaces", namespace]
+        parts += [p for p in (self.plural, name, subresource) if p]
+        return "/".join(parts)
+
+
+def _core(plural: str, *, namespaced: bool = True) -> ResourceInfo:
+    return ResourceInfo(group="", version="v1", plural=plural, namespaced=namespaced)
+
+
+RESOURCES: dict[type, ResourceInfo] = {
+    core_v1.ConfigMap: _core("configmaps"),
+    core_v1.Endpoints: _core("endpoints"),
+    core_v1.Event: _core("events"),
+    core_v1.Namespace: _core("namespaces", namespaced=False),
+    core_v1.Node: _core("nodes", namespaced=False),
+    core_v1.Pod: _core("pods"),
+    core_v1.Secret: _core("secrets"),
+    core_v1.Service: _core("services"),
+    core_v1.ServiceAccount: _core("serviceaccounts"),
+    coordination_v1.Lease: ResourceInfo("coordination.k8s.io", "v1", "leases", namespaced=True),
+}
+
+
+def info(kind: type) -> ResourceInfo:
+    return RESOURCES[kind]

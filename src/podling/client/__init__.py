@@ -1,0 +1,1 @@
+"""How a component talks to an API server: REST client, watch, informer, work queue, events."""

@@ -1,0 +1,1 @@
+"""The CNI library: configuration lists, plugin chains, the result cache."""

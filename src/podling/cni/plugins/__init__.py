@@ -1,0 +1,1 @@
+"""CNI plugins: one file each, callable in process and as executables."""

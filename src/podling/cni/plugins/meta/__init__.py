@@ -1,0 +1,1 @@
+"""Plugins that adjust what others made."""

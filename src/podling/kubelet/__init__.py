@@ -1,0 +1,1 @@
+"""The node agent: makes the node's pods what the API says."""

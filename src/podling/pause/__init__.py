@@ -1,0 +1,1 @@
+"""The pause program: source and build."""

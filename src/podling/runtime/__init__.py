@@ -1,0 +1,1 @@
+"""The pod runtime: the CRI's RuntimeService and ImageService over crun and conmon."""

@@ -1,0 +1,1 @@
+"""Images: the store, archives, unpacking, building."""

@@ -1,0 +1,1 @@
+"""Gives each unbound pod a node."""

@@ -1,0 +1,1 @@
+"""Help for tests of Podling and of what runs on it."""
