@@ -22,21 +22,13 @@ STATE_DIR = Path("/var/lib/podling")
 FREESTANDING = frozenset({"x86_64", "aarch64"})
 """Architectures pause.c has an entry point for; on others it is linked against the static C library."""
 
-COMMON_FLAGS = [
-    "-std=gnu11",
-    "-Os",
-    "-Wall",
-    "-Wextra",
-    "-static",
-    "-no-pie",
-    "-fno-pie",
-    "-s",
-    "-fno-stack-protector",
-    "-fno-asynchronous-unwind-tables",
-    "-Wl,--build-id=none",
-    "-Wl,-z,noexecstack",
-]
-NO_LIBC_FLAGS = ["-DPAUSE_NO_LIBC", "-ffreestanding", "-nostdlib", "-nostartfiles", "-Wl,-z,noseparate-code"]
+# fmt: off
+COMMON_FLAGS = (
+    "-std=gnu11", "-Os", "-Wall", "-Wextra", "-static", "-no-pie", "-fno-pie", "-s", "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none", "-Wl,-z,noexecstack",
+)
+NO_LIBC_FLAGS = ("-DPAUSE_NO_LIBC", "-ffreestanding", "-nostdlib", "-nostartfiles", "-Wl,-z,noseparate-code")
+# fmt: on
 
 
 class PauseBuildError(RuntimeError):
