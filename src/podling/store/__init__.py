@@ -1,1 +1,1 @@
-"""Where the API server keeps objects: key, revision, watch."""
+"""Where the API server's objects live: revisions, compare-and-swap, watch."""
