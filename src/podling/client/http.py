@@ -49,7 +49,7 @@ class ClientConfig:
     key_data: bytes | None = None
     token: str | None = None
     token_file: Path | None = None
-    """Read anew for each connection-less moment it may have been rotated: at every request."""
+    """Read at every request: tokens in files are rotated."""
     insecure_skip_tls_verify: bool = False
     tls_server_name: str | None = None
     namespace: str = "default"
@@ -114,7 +114,12 @@ class HttpTransport:
             headers["Content-Type"] = content_type
         try:
             async with self._open().request(
-                method, self._url(path, query), data=body, headers=headers, allow_redirects=False
+                method,
+                self._url(path, query),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                server_hostname=self._config.tls_server_name,
             ) as response:
                 return Response(response.status, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as err:
@@ -131,6 +136,7 @@ class HttpTransport:
                 headers=self._headers("application/json"),
                 timeout=timeout,
                 allow_redirects=False,
+                server_hostname=self._config.tls_server_name,
             ) as response:
                 _keep_alive(response)
                 try:
