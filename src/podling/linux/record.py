@@ -1,0 +1,87 @@
+"""`@record`: frozen, slotted, keyword-only value classes for programs that live ten milliseconds.
+
+To a type checker a record is a dataclass. At run time it is built by the few lines below instead of by
+`dataclasses`, whose import alone (it pulls in `inspect`, `ast` and `re`) costs 20 ms, more than everything
+else a CNI plugin does when it is run as a program. Defaults must be immutable. Used by `podling.linux` and
+the CNI types; everyone else uses `dataclasses`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar, dataclass_transform
+
+    T = TypeVar("T")
+
+    @dataclass_transform(kw_only_default=True, frozen_default=True)
+    def record(cls: type[T], /) -> type[T]: ...
+
+else:
+
+    def record(cls: type, /) -> type:
+        """Make `cls` a record of its annotated fields."""
+        names = tuple(cls.__annotations__)
+        defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
+        skipped = {*names, "__dict__", "__weakref__"}
+        body = {key: value for key, value in cls.__dict__.items() if key not in skipped}
+        body.setdefault("__repr__", _repr)
+        body |= {
+            "__slots__": names,
+            "_defaults": defaults,
+            "__init__": _init,
+            "__setattr__": _refuse,
+            "__delattr__": _refuse,
+            "__eq__": _eq,
+            "__hash__": _hash,
+            "__reduce__": _reduce,
+        }
+        return type(cls)(cls.__name__, cls.__bases__, body)
+
+
+def replace(old: T, /, **changes: Any) -> T:
+    """A copy of a record with some fields changed."""
+    fields = {name: getattr(old, name) for name in type(old).__slots__}  # type: ignore[attr-defined]
+    return type(old)(**(fields | changes))
+
+
+def _init(self: Any, **fields: Any) -> None:
+    defaults = type(self)._defaults
+    for name in type(self).__slots__:
+        if name in fields:
+            object.__setattr__(self, name, fields.pop(name))
+        elif name in defaults:
+            object.__setattr__(self, name, defaults[name])
+        else:
+            raise TypeError(f"{type(self).__name__}() misses the keyword argument {name!r}")
+    if fields:
+        raise TypeError(f"{type(self).__name__}() takes no keyword argument {next(iter(fields))!r}")
+
+
+def _refuse(self: Any, name: str, *_: Any) -> None:
+    raise AttributeError(f"{type(self).__name__}.{name} is read-only")
+
+
+def _values(self: Any) -> tuple[Any, ...]:
+    return tuple(getattr(self, name) for name in type(self).__slots__)
+
+
+def _repr(self: Any) -> str:
+    fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self).__slots__)
+    return f"{type(self).__name__}({fields})"
+
+
+def _eq(self: Any, other: object) -> bool:
+    return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash((type(self), _values(self)))
+
+
+def _rebuild(cls: type[T], fields: dict[str, Any]) -> T:
+    return cls(**fields)
+
+
+def _reduce(self: Any) -> tuple[Any, ...]:
+    return _rebuild, (type(self), {name: getattr(self, name) for name in type(self).__slots__})

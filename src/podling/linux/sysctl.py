@@ -1,0 +1,31 @@
+"""Kernel parameters under /proc/sys, named as sysctl(8) names them or by path components.
+
+`net.*` parameters belong to the network namespace of the calling thread: use `run_in_netns` for another one.
+"""
+
+from __future__ import annotations
+
+
+def _path(name: str | tuple[str, ...]) -> str:
+    # A tuple is for names that hold dots themselves, such as a VLAN interface eth0.100.
+    return "/proc/sys/" + "/".join(name.split(".") if isinstance(name, str) else name)
+
+
+def read_sysctl(name: str | tuple[str, ...]) -> str:
+    """The value without its newline. `FileNotFoundError` when the kernel does not have the parameter."""
+    with open(_path(name)) as file:
+        return file.read().strip()
+
+
+def write_sysctl(name: str | tuple[str, ...], value: str | int) -> None:
+    """Set it. `FileNotFoundError` when the kernel lacks it, `OSError` EROFS when /proc/sys is read-only."""
+    with open(_path(name), "w") as file:
+        file.write(str(value))
+
+
+def ensure_sysctl(name: str | tuple[str, ...], value: str | int) -> bool:
+    """Set it unless it has that value, so that a read-only /proc/sys that agrees will do. True: changed."""
+    if read_sysctl(name) == str(value):
+        return False
+    write_sysctl(name, value)
+    return True
