@@ -1,0 +1,53 @@
+"""`podling up`"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from podling.cli.options import cluster_name
+
+
+@click.command("up")
+@cluster_name
+@click.option("--workers", default=2, show_default=True, help="Nodes beside kube-master.")
+@click.option(
+    "--egress/--no-egress", default=True, help="Let nodes and pods reach what this machine reaches. [default: egress]"
+)
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Write the context here. [default: $KUBECONFIG or ~/.kube/config]")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quiet: bool) -> None:
+    """Bring up a cluster on this machine and point kubectl at it."""
+    began = time.monotonic()
+
+    from podling.machine import cluster
+    from podling.machine.config import ClusterConfig, validate_name, validate_workers
+
+    cluster.check_machine()
+    config = ClusterConfig(name=validate_name(name), index=0, workers=validate_workers(workers), egress=egress)
+    # Imported here, before the fork: what the supervisor has imported, every daemon shares.
+    import podling.machine.supervisor  # noqa: F401
+
+    def progress(step: str) -> None:
+        if not quiet:
+            click.echo(f" \N{CHECK MARK} {_STEPS.get(step, step)}  {time.monotonic() - began:.2f} s")
+
+    if not quiet:
+        click.echo(f'Creating cluster "{name}" ...')
+    made = cluster.up(config, kubeconfig or default_kubeconfig(), progress)
+    if not quiet:
+        click.echo(f'Set kubectl context to "{made.config.context}"')
+        click.echo("You can now use your cluster with:\n")
+        click.echo(f"kubectl cluster-info --context {made.config.context}")
+
+
+_STEPS = {"switch": "switch between the nodes", "agents": "agents"}
+
+
+def default_kubeconfig() -> Path:
+    """The file kubectl would write to: the first of $KUBECONFIG, else ~/.kube/config."""
+    listed = [p for p in os.environ.get("KUBECONFIG", "").split(os.pathsep) if p]
+    return Path(listed[0]) if listed else Path.home() / ".kube" / "config"

@@ -1,0 +1,83 @@
+"""`podling agent`: what runs on every node. The kubelet over our runtime, and the routes to other nodes.
+
+One process, one event loop. Containers and their monitors are not its children's children: it may be
+killed at any moment, and the next one finds them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from podling.api import core_v1
+from podling.client.client import Client
+from podling.client.http import HttpTransport
+from podling.client.kubeconfig import client_config
+from podling.kubelet.config import KubeletConfig
+from podling.kubelet.kubelet import Kubelet
+from podling.network.routes import RouteSync
+from podling.runtime.config import RuntimeConfig
+from podling.runtime.server import Runtime
+
+KUBELET_PKI = Path("/var/lib/kubelet/pki")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    node_name: str
+    node_ip: IPv4Address
+    kubeconfig: Path = Path("/etc/kubernetes/kubelet.conf")
+    client_ca: Path = Path("/etc/kubernetes/pki/ca.crt")
+    tls_cert: Path = KUBELET_PKI / "kubelet.crt"
+    tls_key: Path = KUBELET_PKI / "kubelet.key"
+    pod_cidr: IPv4Network | None = None
+    """None: the cluster assigns one."""
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    labels: dict[str, str] = field(default_factory=dict)
+    taints: tuple[core_v1.Taint, ...] = ()
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    route_sync: bool = True
+    """Keep routes to the other nodes' pod subnets: for networks whose CNI plugin does not."""
+
+
+async def run_agent(config: AgentConfig) -> None:
+    """Run until SIGTERM or SIGINT. Containers live on."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, stop.set)
+    runtime = Runtime(config.runtime)
+    await runtime.start()
+    transport = HttpTransport(client_config(config.kubeconfig))
+    client = Client(transport)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            kubelet = Kubelet(_kubelet_config(config), client, runtime, runtime)
+            running = [tasks.create_task(kubelet.run(), name="kubelet")]
+            if config.route_sync:
+                running.append(tasks.create_task(RouteSync(client, config.node_name).run(), name="routes"))
+            await stop.wait()
+            for task in running:
+                task.cancel()
+    finally:
+        await transport.close()
+        await runtime.stop()
+
+
+def _kubelet_config(config: AgentConfig) -> KubeletConfig:
+    return KubeletConfig(
+        node_name=config.node_name,
+        node_ip=str(config.node_ip),
+        tls_cert=config.tls_cert,
+        tls_key=config.tls_key,
+        client_ca=config.client_ca,
+        cluster_dns=config.cluster_dns,
+        cluster_domain=config.cluster_domain,
+        pod_cidr=str(config.pod_cidr) if config.pod_cidr else None,
+        node_labels=config.labels,
+        register_with_taints=config.taints,
+    )

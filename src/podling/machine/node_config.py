@@ -1,0 +1,58 @@
+"""What each node of a cluster on this machine is told: its CNI configuration and its agent's settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from podling.api import core_v1
+from podling.cni.install import install
+from podling.machine.agent import AgentConfig
+from podling.machine.config import ClusterConfig, NodeConfig
+from podling.machine.paths import NodePaths
+
+CNI_CONF = "10-podling.conflist"
+CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
+
+
+def write_node_config(config: ClusterConfig, node: NodeConfig, paths: NodePaths) -> None:
+    """CNI plugins into the node's /opt/cni/bin, the network's configuration into its /etc/cni/net.d."""
+    install(paths.bind("opt-cni") / "bin")
+    conf_dir = paths.bind("etc-cni") / "net.d"
+    conf_dir.mkdir(parents=True, exist_ok=True)
+    (conf_dir / CNI_CONF).write_text(json.dumps(bridge_conf(node), indent=2) + "\n")
+
+
+def bridge_conf(node: NodeConfig) -> dict[str, Any]:
+    """The bridge network: each node's pods on its bridge `cni0`, routes between the nodes."""
+    return {
+        "cniVersion": "1.0.0",
+        "name": "podling",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isDefaultGateway": True,
+                "hairpinMode": True,
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": str(node.pod_cidr)}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }
+        ],
+    }
+
+
+def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
+    """Taints as kubeadm's: the control plane takes no ordinary pods, unless it is the only node."""
+    control_plane_only = node.control_plane and config.workers > 0
+    return AgentConfig(
+        node_name=node.name,
+        node_ip=node.address,
+        pod_cidr=node.pod_cidr,
+        cluster_dns=(str(config.cluster_dns),),
+        labels={CONTROL_PLANE_ROLE: ""} if node.control_plane else {},
+        taints=(core_v1.Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule"),) if control_plane_only else (),
+    )

@@ -1,0 +1,77 @@
+"""The switch between the nodes: a bridge on the machine, one port a node, and the routes around it.
+
+    node eth0 (veth) ---- podlingIxN --+
+    node eth0 (veth) ---- podlingIxN --+-- podlingI  10.192.I.1/24  (the machine itself)
+
+While a cluster is up the machine has `unreachable` routes for its pod and service ranges: a packet for
+them that is not on the switch ends here instead of leaving by the default route.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from podling.linux.netlink import RTN_UNREACHABLE, Netlink, Route
+from podling.machine import egress
+from podling.machine.config import ClusterConfig, NodeConfig
+
+IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def make(config: ClusterConfig) -> None:
+    """Make the bridge, the machine's address on it and the routes."""
+    with Netlink() as netlink:
+        netlink.link_add_bridge(config.switch_name)
+        netlink.addr_add(config.switch_name, config.switch_address)
+        for route in _unreachable(config):
+            netlink.route_replace(route)
+    if config.egress:
+        egress.allow(config)
+
+
+def plug_in(config: ClusterConfig, node: NodeConfig, pid: int) -> None:
+    """Give the network namespace of `pid` its eth0 on the switch, with address and default route."""
+    netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with Netlink() as machine, Netlink(netns) as inside:
+            port = port_name(config, node)
+            machine.link_add_veth(port, "eth0", peer_netns_fd=netns, master=config.switch_name, up=True)
+            inside.link_set("lo", up=True)
+            inside.addr_add("eth0", node.interface)
+            inside.link_set("eth0", up=True)
+            if config.egress:
+                inside.route_add(Route(dst=IPv4Network("0.0.0.0/0"), gateway=config.switch_address.ip))
+    finally:
+        os.close(netns)
+
+
+def port_name(config: ClusterConfig, node: NodeConfig) -> str:
+    """The machine's end of the node's cable: `podling0x2` for kube-master of the first cluster."""
+    return f"{config.switch_name}x{node.number}"
+
+
+def remove(config: ClusterConfig, *, ip_forward_was: str) -> None:
+    """Remove all that `make` and `plug_in` left on the machine. Absent is success."""
+    with Netlink() as netlink:
+        for link in netlink.link_list(kind="veth"):
+            if link.name.startswith(f"{config.switch_name}x"):
+                netlink.link_del(link.index, missing_ok=True)
+        netlink.link_del(config.switch_name, missing_ok=True)
+        for route in _unreachable(config):
+            netlink.route_del(route, missing_ok=True)
+    if config.egress:
+        egress.forbid(config)
+    if ip_forward_was:
+        IP_FORWARD.write_text(ip_forward_was)
+
+
+def forwarding_to_restore(config: ClusterConfig) -> str:
+    """The value of ip_forward that `down` must put back; empty when `up` will not change it."""
+    was = IP_FORWARD.read_text().strip()
+    return was if config.egress and was == "0" else ""
+
+
+def _unreachable(config: ClusterConfig) -> list[Route]:
+    return [Route(dst=net, type=RTN_UNREACHABLE) for net in (config.pod_network, config.service_network)]
