@@ -2,7 +2,7 @@
 
 `start_node` forks PID 1; what it does between fork and exec is in `_become_node`, top to bottom. The
 network card is put in by the parent (`switch.plug_in`) while the child waits: a veth's far end must be
-named by the namespace it goes to. `node_namespaces` and `enter` are how every later process gets in.
+named by the namespace it goes to. `fork_into` is how every later process gets in.
 
 Everything lives in the namespaces, so killing PID 1 takes with it processes, mounts, netns and links.
 What is left for `remove_node_cgroups` are empty cgroups.
@@ -41,7 +41,7 @@ def start_node(
     """
     node_files.prepare(node, paths)
     to_parent, to_child = os.pipe(), os.pipe()
-    with _children_in_new_pid_namespace():
+    with _children_in_pid_namespace(lambda: sc.unshare(sc.CLONE_NEWPID)):
         pid = os.fork()
     if pid == 0:
         _child(node, cluster, paths, pause, to_parent=to_parent[1], from_parent=to_child[0])
@@ -67,28 +67,15 @@ def start_node(
     return process
 
 
-def enter(pid: int, cluster: str, node: str) -> None:
-    """Move this (single-threaded) process into the node whose PID 1 is `pid`; fork to get its PID namespace."""
-    node_cgroup.join(cluster, node, "exec")
-    fds = {ns: os.open(f"/proc/{pid}/ns/{ns}", os.O_RDONLY | os.O_CLOEXEC) for ns in NAMESPACES}
-    for fd in fds.values():
-        sc.setns(fd)
-        os.close(fd)
-
-
 def fork_into(pid: int, cluster: str, node: str, group: str) -> int:
     """`os.fork` whose child is inside the node: every namespace, and its cgroup `group`.
 
     The child is a direct child of the caller although it lives in another PID namespace.
     """
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     fds = {ns: os.open(f"/proc/{pid}/ns/{ns}", os.O_RDONLY | os.O_CLOEXEC) for ns in NAMESPACES}
     try:
-        sc.setns(fds["pid"])
-        try:
+        with _children_in_pid_namespace(lambda: sc.setns(fds["pid"])):
             child = os.fork()
-        finally:
-            sc.setns(own)
         if child == 0:
             node_cgroup.join(cluster, node, group)
             for name, fd in fds.items():
@@ -96,7 +83,7 @@ def fork_into(pid: int, cluster: str, node: str, group: str) -> int:
                     sc.setns(fd)
         return child
     finally:
-        for fd in (own, *fds.values()):
+        for fd in fds.values():
             os.close(fd)
 
 
@@ -106,12 +93,15 @@ def _expect(node: NodeConfig, got: bytes, wanted: bytes) -> None:
 
 
 @contextmanager
-def _children_in_new_pid_namespace() -> Iterator[None]:
-    # unshare(CLONE_NEWPID) moves only future children; setns to our own namespace takes that back.
+def _children_in_pid_namespace(change: Callable[[], None]) -> Iterator[None]:
+    """Let `change` choose the PID namespace of the children forked in the block, and take that back after.
+
+    unshare(CLONE_NEWPID) and setns move only future children (`man 7 pid_namespaces`).
+    """
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    caller = os.getpid()
     try:
-        sc.unshare(sc.CLONE_NEWPID)
-        caller = os.getpid()
+        change()
         try:
             yield
         finally:

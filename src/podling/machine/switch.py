@@ -74,4 +74,4 @@ def forwarding_to_restore(config: ClusterConfig) -> str:
 
 
 def _unreachable(config: ClusterConfig) -> list[Route]:
-    return [Route(dst=net, type=RTN_UNREACHABLE) for net in (config.pod_network, config.service_network)]
+    return [Route(dst=net, kind=RTN_UNREACHABLE) for net in (config.pod_network, config.service_network)]
