@@ -1,0 +1,107 @@
+"""The CRI's ImageService over the image store.
+
+`Runtime` serves these methods beside its own. Each answer is computed from the store's index, so an image loaded
+by the command line is seen at once, without a word between the processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator
+
+from podling.runtime.cri import messages as cri
+from podling.runtime.cri.errors import CRIError
+from podling.runtime.images.errors import ImageError
+from podling.runtime.images.record import ImageRecord
+from podling.runtime.images.reference import parse_reference
+from podling.runtime.images.store import ImageStore, RegistryAuth
+
+
+class StoreImageService:
+    """Implements `podling.runtime.cri.service.ImageService`."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+        self._pulls: dict[tuple[str, RegistryAuth | None], asyncio.Task[ImageRecord]] = {}
+
+    async def list_images(self, request: cri.ListImagesRequest) -> cri.ListImagesResponse:
+        wanted = request.filter.image.image if request.filter and request.filter.image else ""
+        if not wanted:
+            return cri.ListImagesResponse(images=[to_cri(record) for record in self._store.list()])
+        record = self._resolve(wanted)
+        return cri.ListImagesResponse(images=[to_cri(record)] if record else [])
+
+    async def stream_images(
+        self, request: cri.StreamImagesRequest
+    ) -> AsyncIterator[cri.StreamImagesResponse]:
+        yield cri.StreamImagesResponse(images=[to_cri(record) for record in self._store.list()])
+
+    async def image_status(self, request: cri.ImageStatusRequest) -> cri.ImageStatusResponse:
+        """An absent image is an answer without an image, not an error."""
+        record = self._resolve(request.image.image if request.image else "")
+        return cri.ImageStatusResponse(image=to_cri(record) if record else None)
+
+    async def pull_image(self, request: cri.PullImageRequest) -> cri.PullImageResponse:
+        """Pods that want the same image at once share one pull."""
+        ref = request.image.image if request.image else ""
+        try:
+            key = str(parse_reference(ref)), _auth(request.auth)
+            task = self._pulls.get(key)
+            if task is None:
+                task = asyncio.create_task(self._store.pull(*key), name=f"pull {key[0]}")
+                self._pulls[key] = task
+                task.add_done_callback(lambda _: self._pulls.pop(key, None))
+            record = await asyncio.shield(task)
+        except ImageError as err:
+            raise CRIError(err.code, err.message) from err
+        return cri.PullImageResponse(image_ref=record.id)
+
+    async def remove_image(self, request: cri.RemoveImageRequest) -> cri.RemoveImageResponse:
+        """Remove the image with all its names; one that is not there is removed already."""
+        record = self._resolve(request.image.image if request.image else "")
+        if record is not None:
+            try:
+                await asyncio.to_thread(self._store.remove, record.id, force=True)
+            except ImageError as err:
+                raise CRIError(err.code, err.message) from err
+        return cri.RemoveImageResponse()
+
+    async def image_fs_info(self, request: cri.ImageFsInfoRequest) -> cri.ImageFsInfoResponse:
+        usage = cri.FilesystemUsage(
+            timestamp=time.time_ns(),
+            fs_id=cri.FilesystemIdentifier(mountpoint=str(self._store.image_dir)),
+            used_bytes=sum(record.size_bytes for record in self._store.list()),
+        )
+        return cri.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
+
+    def _resolve(self, ref: str) -> ImageRecord | None:
+        try:
+            return self._store.resolve(ref)
+        except ImageError as err:
+            raise CRIError(err.code, err.message) from err
+
+
+def to_cri(record: ImageRecord) -> cri.Image:
+    return cri.Image(
+        id=record.id,
+        repo_tags=list(record.repo_tags),
+        repo_digests=list(record.repo_digests),
+        size=record.size_bytes,
+        uid=record.uid if not record.username else None,
+        username=record.username,
+        spec=cri.ImageSpec(image=record.id),
+    )
+
+
+def _auth(config: cri.AuthConfig | None) -> RegistryAuth | None:
+    """CRI v1, `AuthConfig`: user and password, or both as base64 in `auth`, or a token."""
+    if config is None:
+        return None
+    username, password = config.username, config.password
+    if config.auth and not username:
+        decoded = base64.b64decode(config.auth).decode(errors="replace").rstrip("\0")
+        username, _, password = decoded.partition(":")
+    token = config.registry_token
+    return RegistryAuth(username=username, password=password, token=token) if username or token else None
