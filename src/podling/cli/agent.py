@@ -1,0 +1,81 @@
+"""`podling agent`"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import click
+
+
+@click.command("agent")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True),
+    default="/etc/kubernetes/kubelet.conf",
+    show_default=True,
+    help="How to reach the API server, and as whom.",
+)
+@click.option(
+    "--hostname-override", "node_name", default=None, help="Name of the node. [default: the host name]"
+)
+@click.option("--node-ip", required=True, help="Address of the node.")
+@click.option("--pod-cidr", default=None, help="Addresses for pods. [default: the cluster assigns them]")
+@click.option("--cluster-dns", default="", help="Comma-separated addresses of the cluster's DNS servers.")
+@click.option("--cluster-domain", default="cluster.local", show_default=True, help="Domain of the cluster.")
+@click.option(
+    "--cni-conf-dir",
+    type=click.Path(path_type=Path),
+    default="/etc/cni/net.d",
+    show_default=True,
+    help="Where CNI configuration lies.",
+)
+@click.option(
+    "--cni-bin-dir",
+    type=click.Path(path_type=Path),
+    default="/opt/cni/bin",
+    show_default=True,
+    help="Where CNI plugins lie.",
+)
+@click.option(
+    "--client-ca-file",
+    type=click.Path(path_type=Path),
+    default="/etc/kubernetes/pki/ca.crt",
+    show_default=True,
+    help="CA of the clients of port 10250.",
+)
+def command(
+    kubeconfig: Path,
+    node_name: str | None,
+    node_ip: str,
+    pod_cidr: str | None,
+    cluster_dns: str,
+    cluster_domain: str,
+    cni_conf_dir: Path,
+    cni_bin_dir: Path,
+    client_ca_file: Path,
+) -> None:
+    """Run the node agent (kubelet and runtime) on this machine until it is ended."""
+    import uvloop
+
+    from podling.machine.agent import AgentConfig, run_agent
+    from podling.machine.config import ConfigError
+    from podling.runtime.config import RuntimeConfig
+
+    try:
+        config = AgentConfig(
+            node_name=node_name or socket.gethostname().lower(),
+            node_ip=IPv4Address(node_ip),
+            kubeconfig=kubeconfig,
+            client_ca=client_ca_file,
+            pod_cidr=IPv4Network(pod_cidr) if pod_cidr else None,
+            cluster_dns=tuple(a.strip() for a in cluster_dns.split(",") if a.strip()),
+            cluster_domain=cluster_domain,
+            runtime=RuntimeConfig(cni_conf_dir=cni_conf_dir, cni_bin_dir=cni_bin_dir),
+        )
+    except ValueError as err:
+        raise ConfigError(f"podling agent: {err}") from err
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run_agent(config))

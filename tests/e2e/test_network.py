@@ -1,0 +1,155 @@
+"""How packets travel between pods: experiments E14, E15 and E20, each asserted from the kernel's own tables
+and from captures on every interface of the way."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from podling.testing.cluster import PodlingCluster, busybox, eventually, pod
+
+
+def on_node(name: str, node: str, namespace: str) -> dict[str, Any]:
+    return pod(name, busybox("main"), namespace=namespace, nodeName=node)
+
+
+def address(cluster: PodlingCluster, namespace: str, name: str) -> str:
+    return str(cluster.get("pod", name, "-n", namespace)["status"]["podIP"])
+
+
+def ready(cluster: PodlingCluster, namespace: str, *names: str) -> None:
+    pods = [f"pod/{n}" for n in names]
+    cluster.kubectl("wait", "-n", namespace, *pods, "--for=condition=Ready", "--timeout=30s")
+
+
+def ping(cluster: PodlingCluster, namespace: str, name: str, target: str) -> str:
+    return cluster.kubectl("exec", "-n", namespace, name, "--", "ping", "-c", "2", "-W", "2", target)
+
+
+def veth_of(cluster: PodlingCluster, node: str, namespace: str, name: str) -> str:
+    """The node's end of the pod's veth pair, found from the pod's end."""
+    link = cluster.kubectl("exec", "-n", namespace, name, "--", "cat", "/sys/class/net/eth0/iflink").strip()
+    links = json.loads(cluster.node(node, "ip", "-j", "link"))
+    (host_end,) = [x["ifname"] for x in links if x["ifindex"] == int(link)]
+    return str(host_end)
+
+
+def mac_of(cluster: PodlingCluster, namespace: str, name: str) -> str:
+    return cluster.kubectl("exec", "-n", namespace, name, "--", "cat", "/sys/class/net/eth0/address").strip()
+
+
+def test_two_pods_of_a_node_meet_on_its_bridge(cluster: PodlingCluster, namespace: str) -> None:
+    """E14"""
+    node = "kube-node-1"
+    cluster.apply([on_node("one", node, namespace), on_node("two", node, namespace)])
+    ready(cluster, namespace, "one", "two")
+    assert "0% packet loss" in ping(cluster, namespace, "one", address(cluster, namespace, "two"))
+    forwarding = json.loads(cluster.node(node, "bridge", "-j", "fdb", "show", "br", "cni0"))
+    ports = {
+        entry["mac"]: entry["ifname"] for entry in forwarding if "permanent" not in entry.get("state", "")
+    }
+    for name in ("one", "two"):
+        veth = veth_of(cluster, node, namespace, name)
+        link = json.loads(cluster.node(node, "ip", "-j", "-d", "link", "show", veth))[0]
+        assert link["linkinfo"]["info_kind"] == "veth"
+        assert link["master"] == "cni0"
+        assert ports[mac_of(cluster, namespace, name)] == veth
+
+
+def test_a_ping_between_nodes_passes_every_interface_in_order(
+    cluster: PodlingCluster, namespace: str
+) -> None:
+    """E15"""
+    here, there = "kube-node-1", "kube-node-2"
+    cluster.apply([on_node("one", here, namespace), on_node("two", there, namespace)])
+    ready(cluster, namespace, "one", "two")
+    target = address(cluster, namespace, "two")
+    way = [
+        (here, veth_of(cluster, here, namespace, "one")),
+        (here, "cni0"),
+        (here, "eth0"),
+        (there, "eth0"),
+        (there, "cni0"),
+        (there, veth_of(cluster, there, namespace, "two")),
+    ]
+    route = cluster.node(here, "ip", "route", "get", target)
+    assert "via 10.192.0.4 dev eth0" in route
+    captures = [capture(cluster, node, link) for node, link in way]
+    try:
+        for each in captures:
+            assert each.stderr is not None
+            while b"listening on" not in each.stderr.readline():
+                assert each.poll() is None
+        assert "0% packet loss" in ping(cluster, namespace, "one", target)
+    finally:
+        for each in captures:
+            each.terminate()
+    seen = [first_request(each.communicate(timeout=10)[0].decode(), target) for each in captures]
+    assert seen == sorted(seen), dict(zip(way, seen, strict=True))
+
+
+def capture(cluster: PodlingCluster, node: str, link: str) -> subprocess.Popen[bytes]:
+    """tcpdump on an interface of a node, its times in nanoseconds from the kernel."""
+    argv = [sys.executable, "-m", "podling.cli", "node", "exec", node, "--"]
+    argv += ["tcpdump", "-i", link, "-n", "-tt", "--nano", "-l", "-c", "1", "icmp[icmptype] == icmp-echo"]
+    return subprocess.Popen(argv, env=cluster.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def first_request(output: str, target: str) -> float:
+    match = re.search(rf"^(\d+\.\d+) IP .* > {re.escape(target)}: ICMP echo request", output, re.M)
+    assert match is not None, output
+    return float(match[1])
+
+
+DIND_CONF = {
+    "cniVersion": "0.3.1",
+    "name": "dindnet",
+    "type": "bridge",
+    "bridge": "dind0",
+    "isDefaultGateway": True,
+    "hairpinMode": False,
+    "ipMasq": True,
+    "ipam": {
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.244.1.0/24", "gateway": "10.244.1.1"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    },
+}
+
+
+@pytest.fixture
+def dind_conf(cluster: PodlingCluster) -> Any:
+    """The text's cni.conf in place of ours on kube-node-2, for one test."""
+    node, ours = "kube-node-2", "/etc/cni/net.d/10-podling.conflist"
+    kept = cluster.node(node, "cat", ours)
+    cluster.node(
+        node, "sh", "-c", f"printf '%s' '{json.dumps(DIND_CONF)}' > /etc/cni/net.d/cni.conf; rm {ours}"
+    )
+    yield node
+    cluster.node(node, "sh", "-c", f"printf '%s' '{kept}' > {ours}; rm /etc/cni/net.d/cni.conf")
+
+
+def test_the_cni_conf_of_the_text_wires_the_next_pod(
+    cluster: PodlingCluster, namespace: str, dind_conf: str
+) -> None:
+    """E20"""
+    node = dind_conf
+
+    def bridge_waits_for_its_first_pod() -> None:
+        shown = cluster.node(node, "ip", "addr", "show", "dind0", check=False)
+        assert "NO-CARRIER" in shown
+        assert "inet 10.244.1.1/24" in shown
+
+    eventually(bridge_waits_for_its_first_pod)
+    cluster.apply(on_node("wired", node, namespace))
+    ready(cluster, namespace, "wired")
+    assert re.fullmatch(r"10\.244\.1\.\d+", address(cluster, namespace, "wired"))
+    veth = veth_of(cluster, node, namespace, "wired")
+    assert "master dind0" in cluster.node(node, "ip", "link", "show", veth)
+    assert "0% packet loss" in cluster.node(node, "ping", "-c", "1", address(cluster, namespace, "wired"))
+    cluster.kubectl("delete", "pod", "-n", namespace, "wired", "--grace-period=1")
