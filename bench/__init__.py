@@ -1,0 +1,1 @@
+"""Benchmarks of Podling: `make bench`, or `python -m bench [SCENARIO ...]` as root."""
