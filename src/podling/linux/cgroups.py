@@ -141,8 +141,7 @@ class Cgroups:
         for controller, name, value in files:
             folder = self.path(cgroup, controller)
             if folder is not None:
-                with suppress(FileNotFoundError) if controller == "pids" else suppress():
-                    (folder / name).write_text(value)
+                (folder / name).write_text(value)
 
     # unmaking
 
@@ -158,8 +157,8 @@ class Cgroups:
     def kill(self, cgroup: str, number: int = signal.SIGKILL) -> int:
         """Signal every process in the cgroup and below; returns how many there were.
 
-        SIGKILL reaches also what is forked meanwhile: v2 has `cgroup.kill` for that, on v1 we look again until
-        the list holds no new process.
+        SIGKILL reaches also what is forked meanwhile: v2 has `cgroup.kill` for that, on v1 we look again
+        until the list holds no new process.
         """
         if self.unified is not None and not self.controllers and number == signal.SIGKILL:
             folder = self.unified / cgroup.lstrip("/")
@@ -254,7 +253,7 @@ class Cgroups:
 
 
 def shares_to_weight(shares: int) -> int:
-    """cpu.shares (2 to 262144) as cpu.weight (1 to 10000), on a line between the ends, as runc and crun do."""
+    """cpu.shares (2 to 262144) as cpu.weight (1 to 10000), on a straight line as runc and crun do."""
     if shares <= 0:
         return 0
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
@@ -310,8 +309,8 @@ def _enable_controllers(folder: Path) -> None:
             raise
         raise CgroupError(
             errno.EBUSY,
-            "processes live in this cgroup, so cgroup v2 lets it hand no controllers to its children: move them "
-            "to a child cgroup first",
+            "processes live in this cgroup, so cgroup v2 lets it hand no controllers to its children: "
+            "move them to a child cgroup first",
             str(folder),
         ) from err
 

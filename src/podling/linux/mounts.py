@@ -63,9 +63,7 @@ def _unescape(text: str) -> str:
     return _OCTAL.sub(lambda m: chr(int(m[1], 8)), text) if "\\" in text else text
 
 
-def mount_overlay(
-    target: Path, *, lower: Sequence[Path], upper: Path, work: Path, index: bool = False
-) -> None:
+def mount_overlay(target: Path, *, lower: Sequence[Path], upper: Path, work: Path) -> None:
     """Mount an overlay; `lower` has the topmost layer first. The directories must exist.
 
     `upper` and `work` must share a file system that is not itself an overlay (EINVAL). Options longer than a
@@ -73,9 +71,8 @@ def mount_overlay(
     """
     layers = ":".join(_overlay_path(path) for path in lower)
     data = f"lowerdir={layers},upperdir={_overlay_path(upper)},workdir={_overlay_path(work)}"
-    if not index:
-        # Off: with it the kernel refuses (ESTALE) an upper directory that a crash left mounted or that was copied.
-        data += ",index=off"
+    # With an index the kernel refuses (ESTALE) an upper directory that a crash left mounted or was copied.
+    data += ",index=off"
     if len(data) >= PAGE:
         raise OSError(errno.E2BIG, "overlay: options exceed a page, too many or too long layers", str(target))
     sc.mount("overlay", target, "overlay", 0, data)
@@ -100,7 +97,7 @@ def mount_tmpfs(target: Path | str, *, size_bytes: int, mode: int = 0o1777) -> N
 
 
 def unmount(target: Path | str) -> bool:
-    """Take away every mount on exactly this path, lazily. False when nothing was mounted or the path is gone."""
+    """Take away every mount on exactly this path, lazily. False when there was none."""
     found = False
     while True:
         try:

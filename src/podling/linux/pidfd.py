@@ -33,8 +33,8 @@ class Process:
 
     @classmethod
     def open(cls, pid: int, started: int | None = None) -> Process | None:
-        """None when there is no such process, or only its zombie, or when the one that has the PID now did not
-        start at clock tick `started` (`podling.linux.processes.start_time`)."""
+        """None when there is no such process, or only its zombie, or when the one that has the PID now
+        did not start at clock tick `started` (`podling.linux.processes.start_time`)."""
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -83,11 +83,16 @@ class Process:
     async def ended(self) -> None:
         """Return when the process has ended. Does not reap."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.when_over(lambda: waiter.done() or waiter.set_result(None))
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self.when_over(wake)
         await waiter
 
     def reap(self) -> int | None:
-        """Exit status of an ended child of ours (128 + N when signal N killed it); None for other processes."""
+        """Exit status of an ended child of ours (128 + N after signal N); None for other processes."""
         try:
             info = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
