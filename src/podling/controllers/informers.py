@@ -1,0 +1,36 @@
+"""The informers all controllers of a process share: one watch a kind, however many read it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from podling.api.coordination_v1 import Lease
+from podling.api.core_v1 import ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount
+from podling.client.client import Client
+from podling.client.informer import Informer
+
+NODE_LEASE_NAMESPACE = "kube-node-lease"
+ROOT_CA_CONFIG_MAP = "kube-root-ca.crt"
+DEFAULT_SERVICE_ACCOUNT = "default"
+
+
+class Informers:
+    """Only what the controllers ask for is watched: of service accounts and config maps one name each."""
+
+    def __init__(self, client: Client) -> None:
+        self.config_maps = Informer(client, ConfigMap, field_selector=f"metadata.name={ROOT_CA_CONFIG_MAP}")
+        self.endpoints = Informer(client, Endpoints)
+        self.leases = Informer(client, Lease, NODE_LEASE_NAMESPACE)
+        self.namespaces = Informer(client, Namespace)
+        self.nodes = Informer(client, Node)
+        self.pods = Informer(client, Pod)
+        self.service_accounts = Informer(
+            client, ServiceAccount, field_selector=f"metadata.name={DEFAULT_SERVICE_ACCOUNT}"
+        )
+        self.services = Informer(client, Service)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, informer in vars(self).items():
+                tasks.create_task(informer.run(), name=f"informer-{name}")

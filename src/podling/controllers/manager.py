@@ -1,0 +1,92 @@
+"""Runs all controllers over shared informers, as kube-controller-manager does.
+
+Each controller is a file of its own here, ignorant of the others: they meet in the API. `run()` ends only
+by cancellation; errors of the API server are the work queues' business, which try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from podling.client.client import Client
+from podling.client.events import EventRecorder
+from podling.controllers.endpoints import EndpointsController
+from podling.controllers.informers import Informers
+from podling.controllers.namespace import NamespaceController
+from podling.controllers.node_ipam import NodeIPAMController
+from podling.controllers.node_lifecycle import NodeLifecycleController
+from podling.controllers.pod_gc import PodGCController
+from podling.controllers.root_ca import RootCAController
+from podling.controllers.serviceaccount import ServiceAccountController
+from podling.controllers.taint_eviction import TaintEvictionController
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerConfig:
+    """Defaults are kube-controller-manager's where it has them."""
+
+    cluster_cidr: str = "10.244.0.0/16"
+    """Range the pod subnets of nodes are taken from."""
+    node_cidr_prefix: int = 24
+    """Bits of a node's pod subnet: 254 addresses, above the 110 pods a kubelet takes."""
+    node_grace_period_s: float = 40.0
+    """Silence after which a node counts as lost: four missed lease renewals."""
+    pod_gc_quarantine_s: float = 40.0
+    """How long pods of a node that does not exist are spared: its kubelet may be registering."""
+    ended_pods_limit: int = 12500
+    """Ended pods kept for their logs and status; 0 keeps all."""
+    root_ca: str = ""
+    """PEM of the cluster's authority, published as `kube-root-ca.crt`; empty: not published."""
+
+
+class Controller(Protocol):
+    def run(self) -> Awaitable[None]: ...
+
+
+class ControllerManager:
+    def __init__(self, client: Client, config: ControllerConfig | None = None) -> None:
+        self._client = client
+        self._config = config or ControllerConfig()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        client, config = self._client, self._config
+        informers = Informers(client)
+        node_events = EventRecorder(client, "node-controller")
+        eviction_events = EventRecorder(client, "taint-eviction-controller")
+        ipam_events = EventRecorder(client, "cidrAllocator")
+        controllers: list[Controller] = [
+            EndpointsController(client, informers),
+            NamespaceController(client, informers),
+            NodeIPAMController(
+                client,
+                informers,
+                ipam_events,
+                cluster_cidr=config.cluster_cidr,
+                node_prefix=config.node_cidr_prefix,
+            ),
+            NodeLifecycleController(
+                client, informers, node_events, grace_period_s=config.node_grace_period_s
+            ),
+            PodGCController(
+                client,
+                informers,
+                quarantine_s=config.pod_gc_quarantine_s,
+                ended_limit=config.ended_pods_limit,
+            ),
+            ServiceAccountController(client, informers),
+            TaintEvictionController(client, informers, eviction_events),
+        ]
+        if config.root_ca:
+            controllers.append(RootCAController(client, informers, config.root_ca))
+        runnables: list[Controller] = [informers, node_events, eviction_events, ipam_events, *controllers]
+        async with asyncio.TaskGroup() as tasks:
+            for runnable in runnables:
+                tasks.create_task(_run(runnable), name=type(runnable).__name__)
+
+
+async def _run(controller: Controller) -> None:
+    await controller.run()
