@@ -1,7 +1,7 @@
 """Load archives: docker-archive (`docker save`), oci-archive and plain root file systems (`docker export`).
 
-Archives are read in place, by member name; nothing of them is extracted to a path of the archive's choosing. A config is
-kept byte for byte, since its digest is the image's id. Docker's layers come uncompressed and stay so.
+Archives are read in place, by member name; nothing of them is extracted to a path of the archive's choosing.
+A config is kept byte for byte, since its digest is the image's id. Layers stay as compressed as they came.
 """
 
 from __future__ import annotations
@@ -94,8 +94,10 @@ class _Archive:
         return self.open(name).read()
 
 
-def import_archive(store: ImageStore, path: Path, names: Sequence[str] = ()) -> list[ImageRecord]:
-    """See `ImageStore.import_archive`."""
+def load_archive(
+    store: ImageStore, path: Path, names: Sequence[str] = ()
+) -> list[tuple[ImageRecord, list[Reference]]]:
+    """See `ImageStore.import_archive`; with each image the names it was loaded under."""
     given = [parse_reference(name) for name in names]
     with store.session() as session, _open_archive(path, session.scratch) as archive:
         if "index.json" in archive.members and oci.LAYOUT_FILE in archive.members:
@@ -109,7 +111,7 @@ def import_archive(store: ImageStore, path: Path, names: Sequence[str] = ()) -> 
             )
         if given and len(images) != 1:
             raise InvalidImageError(f"{path} holds {len(images)} images: a name can be given to one only")
-        return [session.install(manifest, given or found) for manifest, found in images]
+        return [(session.install(manifest, given or found), given or found) for manifest, found in images]
 
 
 @contextmanager
@@ -235,7 +237,7 @@ def import_rootfs(
     message: str = "",
     created: str | None = None,
 ) -> ImageRecord:
-    """Make an image of one layer from a root file system's tar, possibly compressed, as `docker import` does."""
+    """Make an image of one layer from a root file system's tar, as `docker import` does."""
     references = [parse_reference(name)] if name else []
     with store.session() as session:
         with open_plain(path) as stream:

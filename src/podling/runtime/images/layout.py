@@ -6,10 +6,11 @@
       locks/{index,collect,HEX,install-HEX}         flock files
       tmp/NAME/                                     half-made things; each holds a flock on its directory
 
-Everything appears by rename, whole. A process killed anywhere leaves only a directory in tmp/, whose lock died with
-it; the next writer removes it. Locks are flocks, so the kernel frees them with their holder:
+Everything appears by rename, whole. A process killed anywhere leaves only a directory in tmp/, whose lock
+died with it; the next writer removes it. Locks are flocks, so the kernel frees them with their holder:
 - `index`, exclusive: reading, changing and renaming index.json. Readers need no lock.
-- `collect`, shared: while a session adds blobs that no index entry names yet; exclusive: while garbage is removed.
+- `collect`, shared: while a session adds blobs that no index entry names yet; exclusive: while they are
+  collected.
 - install-HEX, exclusive: while an image's root file system is made.
 - HEX, shared: while a container uses the root file system; exclusive: while it is removed.
 """
@@ -143,7 +144,7 @@ class Layout:
         digest: str | None = None,
         size: int | None = None,
     ) -> Descriptor:
-        """Copy a blob in by way of the directory `scratch`; `digest` and `size`, when given, must turn out true."""
+        """Copy a blob in by way of the directory `scratch`; a given `digest` or `size` must turn out true."""
         found = hashlib.sha256()
         total = 0
         with tempfile.NamedTemporaryFile(dir=scratch, prefix="blob-", delete=False) as file:
@@ -158,7 +159,8 @@ class Layout:
                 actual = f"sha256:{found.hexdigest()}"
                 if digest not in (None, actual) or size not in (None, total):
                     raise InvalidImageError(
-                        f"blob does not match its descriptor: expected {digest} ({size} bytes), got {actual} ({total} bytes)"
+                        f"blob does not match its descriptor: expected {digest} ({size} bytes), "
+                        f"got {actual} ({total} bytes)"
                     )
                 os.fchmod(file.fileno(), 0o644)
                 os.rename(file.name, self.blob_path(actual))
@@ -190,7 +192,7 @@ class Layout:
             os.close(fd)
 
     def sweep(self) -> int:
-        """Remove what killed processes left in tmp/. Call while holding no scratch. Returns how much it removed."""
+        """Remove what killed processes left in tmp/. Call while holding no scratch. Returns how many."""
         with self.lock("index"):
             stale = [fd_path for entry in self._tmp.iterdir() if (fd_path := self._claim(entry))]
         for path, fd in stale:
@@ -224,7 +226,7 @@ class Layout:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that readers, and a restart after a crash, see the old content or the new, never a part."""
+    """Write a file so that whoever reads it, also after a crash, sees the old content or the new, whole."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.")
     try:
         with open(fd, "wb") as file:

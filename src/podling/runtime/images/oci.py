@@ -27,7 +27,7 @@ ANNOTATION_CONTAINERD_NAME = "io.containerd.image.name"
 LAYOUT_FILE = "oci-layout"
 LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'
 
-# Registries refuse manifests above 4 MiB (distribution spec, "Pushing Manifests"); a config is no larger in practice.
+# Registries refuse manifests above 4 MiB (distribution spec, "Pushing Manifests"); configs are smaller.
 MAX_DOCUMENT_BYTES = 4 << 20
 
 T = TypeVar("T")

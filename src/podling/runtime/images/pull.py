@@ -1,8 +1,9 @@
 """Pull: skopeo fetches from the registry into a scratch directory, and the store takes it from there.
 
-Two steps, as containerd has them. Resolve: fetch the manifest's bytes, whose digest is the image's repo digest
-(of the index, when there are several platforms). Copy: fetch that digest, so that a tag moved meanwhile cannot
-mix two images. Errors read as containerd's do, because that is what people know from `kubectl describe pod`.
+Two steps, as containerd has them. Resolve: fetch the manifest's bytes, whose digest is the image's repo
+digest (of the index, when there are several platforms). Copy: fetch that digest, so that a tag moved
+meanwhile cannot mix two images. Errors read as containerd's do, because that is what people know from
+`kubectl describe pod`.
 
 A machine without a network answers within seconds: the resolve step has a deadline of its own.
 """
@@ -48,7 +49,8 @@ _NOT_FOUND = (
 _DENIED = ("unauthorized", "authentication required", "requested access", "403 (forbidden)")
 # skopeo's own words before the registry's; the caller says what was attempted.
 _PREFIX = re.compile(
-    r'^(?:Error parsing image name|initializing source|copying system image from manifest list)[^:]*? ?"?docker://[^\s"]+"?: '
+    r"^(?:Error parsing image name|initializing source|copying system image from manifest list)"
+    r'[^:]*? ?"?docker://[^\s"]+"?: '
 )
 
 

@@ -1,7 +1,7 @@
 """The CRI's ImageService over the image store.
 
-`Runtime` serves these methods beside its own. Each answer is computed from the store's index, so an image loaded
-by the command line is seen at once, without a word between the processes.
+`Runtime` serves these methods beside its own. Each answer is computed from the store's index, so an image
+loaded by the command line is seen at once, without a word between the processes.
 """
 
 from __future__ import annotations

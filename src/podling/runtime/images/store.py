@@ -1,11 +1,12 @@
 """The machine's image store: names to images, each with one unpacked root file system.
 
-One store serves every node and cluster on the machine, so several processes (agents, the command line) open it at
-once; `layout.py` says how they keep out of each other's way. An image is in the store when it is complete: its blobs
-verified, its layers flattened into `images/HEX/rootfs`, its name in the index. There is no half-present image.
+One store serves every node and cluster on the machine, so several processes (agents, the command line) open
+it at once; `layout.py` says how they keep out of each other's way. An image is in the store when it is
+complete: its blobs verified, its layers flattened into `images/HEX/rootfs`, its name in the index. There is
+no half-present image.
 
-Reading (`resolve`, `list`, `rootfs_path`) costs one stat when nothing changed, and may be done on an event loop. What
-changes the store blocks: call it in a thread. `pull` is a coroutine and does that itself.
+Reading (`resolve`, `list`, `rootfs_path`) costs one stat when nothing changed, and may be done on an event
+loop. What changes the store blocks: call it in a thread. `pull` is a coroutine and does that itself.
 """
 
 from __future__ import annotations
@@ -111,8 +112,8 @@ class ImageStore:
     def resolve(self, ref: str) -> ImageRecord | None:
         """The image behind a name, `name@digest`, id or id prefix (3 hex digits or more), or None.
 
-        Names win over id prefixes, as in Docker. Raises `InvalidReferenceError` when `ref` can be neither, and
-        `AmbiguousReferenceError` when a prefix fits several images.
+        Names win over id prefixes, as in Docker. Raises `InvalidReferenceError` when `ref` can be neither,
+        and `AmbiguousReferenceError` when a prefix fits several images.
         """
         catalog = self._read()
         if match := _ID.fullmatch(ref):
@@ -155,8 +156,9 @@ class ImageStore:
     mount = rootfs_path
 
     def hold(self, record: ImageRecord) -> Hold:
-        """Keep the root file system while a container uses it. The kernel frees a dead process's holds: an agent takes
-        them again when it finds its containers after a restart. Raises `ImageNotFoundError` when it is being removed."""
+        """Keep the root file system while a container uses it. The kernel frees a dead process's holds: an
+        agent takes them again when it finds its containers after a restart. Raises `ImageNotFoundError` when
+        it is being removed."""
         try:
             hold = Hold(self.layout.lock_fd(record.hex_id, shared=True, wait=False))
         except BlockingIOError:
@@ -233,16 +235,16 @@ class ImageStore:
     def import_archive(
         self, path: str | os.PathLike[str], names: Sequence[str] = ()
     ) -> Sequence[ImageRecord]:
-        """Load a docker-archive or oci-archive, possibly compressed. `names` replace the names in the archive when it
-        holds one image. Raises `InvalidImageError`, OSError."""
-        from podling.runtime.images.archive import import_archive
+        """Load a docker-archive or oci-archive, possibly compressed. `names` replace the names in the archive
+        when it holds one image. Raises `InvalidImageError`, OSError."""
+        from podling.runtime.images.archive import load_archive
 
-        return import_archive(self, Path(path), names)
+        return [record for record, _ in load_archive(self, Path(path), names)]
 
     async def pull(
         self, ref: str, auth: RegistryAuth | None = None, *, insecure: bool = False
     ) -> ImageRecord:
-        """Fetch from a registry. Raises `PullError` (bounded time without a network), `InvalidReferenceError`."""
+        """Fetch from a registry. Raises `PullError` (soon, when there is no network), `InvalidReferenceError`."""
         from podling.runtime.images.pull import pull
 
         return await pull(self, ref, auth, insecure=insecure)
@@ -261,10 +263,11 @@ class ImageStore:
         return self.get(record.id)
 
     def remove(self, ref: str, *, force: bool = False) -> Sequence[str]:
-        """Remove a name, and the image when it was the last one; by id, the image if it has at most one name or `force`.
+        """Remove a name, and the image when it was the last one; by id, the image if it has at most one name
+        or `force`.
 
-        Returns lines as `docker image rm` prints. Raises `ImageNotFoundError`, `ImageInUseError`. Crash-safe: the
-        index entry goes first, then the files.
+        Returns lines as `docker image rm` prints. Raises `ImageNotFoundError`, `ImageInUseError`. Crash-safe:
+        the index entry goes first, then the files.
         """
         record = self.get(ref)
         by_name = _is_name_of(ref, record)
@@ -273,15 +276,16 @@ class ImageStore:
             return [f"Untagged: {_familiar(by_name)}"]
         if len(record.repo_tags) > 1 and not force:
             raise ImageInUseError(
-                f"conflict: unable to delete {record.hex_id[:12]} (must be forced) - image is referenced in multiple "
-                f"repositories: {', '.join(map(_familiar, record.repo_tags))}"
+                f"conflict: unable to delete {record.hex_id[:12]} (must be forced) - "
+                f"image is referenced in multiple repositories: {', '.join(map(_familiar, record.repo_tags))}"
             )
         try:
             with self.layout.lock(record.hex_id, wait=False):
                 self._drop(lambda entry: (entry.annotations or {}).get(ANNOTATION_IMAGE_ID) == record.id)
         except BlockingIOError:
             raise ImageInUseError(
-                f"conflict: unable to delete {record.hex_id[:12]} (cannot be forced) - image is being used by a container"
+                f"conflict: unable to delete {record.hex_id[:12]} (cannot be forced) - "
+                f"image is being used by a container"
             ) from None
         self.collect()
         return [*(f"Untagged: {_familiar(name)}" for name in record.repo_tags), f"Deleted: {record.id}"]
@@ -290,7 +294,7 @@ class ImageStore:
         self.layout.update_index(lambda entries: [entry for entry in entries if not gone(entry)])
 
     def collect(self) -> None:
-        """Remove what no index entry names. Does nothing while a session runs: the next collection finds it."""
+        """Remove what no index entry names. Does nothing while a session runs: the next one finds it."""
         try:
             with self.layout.lock("collect", wait=False):
                 self._collect()
@@ -410,7 +414,8 @@ class Session:
         config = oci.decode(raw_config, ImageConfig, f"image config {document.config.digest}")
         if len(config.rootfs.diff_ids) != len(document.layers):
             raise InvalidImageError(
-                f"manifest {manifest.digest} has {len(document.layers)} layers, its config {len(config.rootfs.diff_ids)}"
+                f"manifest {manifest.digest} has {len(document.layers)} layers, "
+                f"its config {len(config.rootfs.diff_ids)}"
             )
         image_id = document.config.digest
         hex_id = image_id.removeprefix("sha256:")

@@ -1,4 +1,4 @@
-"""Layer bytes: open a blob, undo its compression (by its magic number, not its name) and hash what comes out."""
+"""Layer bytes: open a blob, undo its compression (told by its magic number) and hash what comes out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -28,7 +29,7 @@ class Reader(Protocol):
 class _Gunzip:
     """Streaming gunzip with bounded output per read, so that a bomb is met by the unpacker's limits first."""
 
-    def __init__(self, source: IO[bytes]) -> None:
+    def __init__(self, source: Reader) -> None:
         self._source = source
         self._engine = zlib.decompressobj(_GZIP_WBITS)
         self._pending = b""
@@ -54,7 +55,7 @@ class _Gunzip:
 
 
 class HashingReader:
-    """Hands on what it reads, and keeps its SHA-256. `read` may return less than asked, never b'' before the end."""
+    """Hands on what it reads, and keeps its SHA-256. `read` may return less than asked."""
 
     def __init__(self, source: Reader, compressed: str = "") -> None:
         """`compressed` names what was undone: gzip, zstd, xz, bzip2 or empty."""
@@ -80,7 +81,8 @@ class HashingReader:
 @contextmanager
 def open_plain(path: Path) -> Iterator[HashingReader]:
     """The uncompressed content of the file at `path`: plain, gzip, zstd, xz or bzip2."""
-    with open(path, "rb") as file:
+    # Unbuffered: a decompression program goes on from the descriptor's own position.
+    with open(path, "rb", buffering=0) as file:
         magic = file.read(6)
         file.seek(0)
         if magic.startswith(GZIP_MAGIC):
@@ -95,7 +97,7 @@ def open_plain(path: Path) -> Iterator[HashingReader]:
 
 
 @contextmanager
-def _program(name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
+def _program(name: str, file: FileIO) -> Iterator[IO[bytes]]:
     """Decompression by the distribution's program: Python has zstd from 3.14 only."""
     program = shutil.which(name)
     if program is None:

@@ -1,15 +1,18 @@
 """Unpack a layer: apply one tar stream, with its whiteouts, to a root file system, trusting nothing in it.
 
-What an entry may do: make or replace files, directories, symlinks, hard links and FIFOs below the root. What it
-may not:
-- lead out of the root: `..` in a name is refused, a leading `/` is dropped, symlinks on the way and the targets of
-  hard links are resolved by the kernel inside the root (`inroot.py`);
-- make device nodes: skipped, since a container's /dev is its own, and a 0:0 character device in a lower directory
-  would be a whiteout to overlayfs;
-- set `trusted.*` or `overlay.*` attributes, which steer overlayfs: only `security.capability` and `user.*` are kept;
-- eat the disk or the memory: `Limits` bound bytes, entries and header sizes, and the free space is kept above a floor.
+What an entry may do: make or replace files, directories, symlinks, hard links and FIFOs below the root. What
+it may not:
+- lead out of the root: `..` in a name is refused, a leading `/` is dropped, symlinks on the way and the
+  targets of hard links are resolved by the kernel inside the root (`inroot.py`);
+- make device nodes: skipped, since a container's /dev is its own, and a 0:0 character device in a lower
+  directory would be a whiteout to overlayfs;
+- set `trusted.*` or `overlay.*` attributes, which steer overlayfs: only `security.capability` and `user.*`
+  are kept;
+- eat the disk or the memory: `Limits` bound bytes, entries and header sizes, and the free space is kept above
+  a floor.
 
-Semantics: OCI image spec, "Image Layer Filesystem Changeset". A whiteout hides only what lower layers brought.
+Semantics: OCI image spec, "Image Layer Filesystem Changeset". A whiteout hides what lower
+layers brought, not what its own layer adds.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class Limits:
     """Unpacked bytes. Default 64 GiB: above any sane image, below what wedges a machine."""
     max_entries: int = 2_000_000
     min_free_bytes: int = 256 << 20
-    """Free space to leave on the file system. Default 256 MiB, so that a bomb does not take the node with it."""
+    """Free space to leave. Default 256 MiB, so that a bomb does not take the node with it."""
 
 
 @dataclass(slots=True)
@@ -97,8 +100,9 @@ class Unpacker:
         keep_directory_symlinks: bool = False,
         wanted: Callable[[str], bool] | None = None,
     ) -> None:
-        """`keep_directory_symlinks`: a directory entry on top of a symlink to a directory keeps the symlink, as dpkg
-        does (for Debian's merged /usr); layers replace it. `wanted` filters names (without leading `/`)."""
+        """`keep_directory_symlinks`: a directory entry on top of a symlink to a directory keeps the symlink,
+        as dpkg does (for Debian's merged /usr); layers replace it. `wanted` filters names (without leading
+        `/`)."""
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self._limits = limits or Limits()
         self._keep_symlinks = keep_directory_symlinks
@@ -125,7 +129,8 @@ class Unpacker:
                 fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_STREAM_BYTES, tarinfo=_BoundedTarInfo
             ) as tar:
                 for member in tar:
-                    # tarfile keeps every member for random access: an archive of millions would fill the memory.
+                    # tarfile keeps every member for random access: an archive of millions would fill the
+                    # memory.
                     tar.members = []  # type: ignore[attr-defined]
                     self._count(member)
                     name = clean_name(member.name)
@@ -135,7 +140,8 @@ class Unpacker:
             raise InvalidImageError(f"layer is not a valid tar archive: {err}") from err
         finally:
             self._forget_parents()
-        # Last, and deepest first: writing into a directory changes its mtime, and may need its write permission.
+        # Last, and deepest first: writing into a directory changes its mtime, and may need its write
+        # permission.
         for name, member in reversed(directories):
             self._finish_directory(name, member)
 
@@ -250,7 +256,7 @@ class Unpacker:
             os.link(target, base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError as err:
             raise InvalidImageError(
-                f"layer entry {member.name!r} is a hard link to {member.linkname!r}, which is not in the image"
+                f"layer entry {member.name!r} links to {member.linkname!r}, which is not in the image"
             ) from err
 
     def _make_directory(self, parent: int, name: str, base: str) -> None:
@@ -334,7 +340,8 @@ class Unpacker:
                 self._forget_parents(keep=parent)
 
     def _parent(self, path: str) -> int:
-        """An O_PATH descriptor of the directory, cached: entries of one directory follow each other in a tar."""
+        """An O_PATH descriptor of the directory, cached: entries of one directory follow each other in a
+        tar."""
         fd = self._parents.get(path)
         if fd is None:
             fd = ensure_dir(self._root, path)
