@@ -1,1 +1,1 @@
-"""The Kubernetes REST API."""
+"""The Kubernetes REST API over a store."""

@@ -1,0 +1,79 @@
+"""What a cluster has from its first second: the standard namespaces and the way to the API server itself."""
+
+from __future__ import annotations
+
+from podling.api.defaults import apply_defaults
+from podling.apiserver import errors, objects, registry
+from podling.apiserver.cluster import Cluster
+from podling.apiserver.objects import Object
+from podling.apiserver.strategies.service import recall
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+async def bootstrap(cluster: Cluster, port: int) -> None:
+    """Rebuild what is derived from the store, then make what is missing; repeated at every start."""
+    await _recall_services(cluster)
+    for name in NAMESPACES:
+        await _ensure(cluster, "namespaces", "", _object("Namespace", name))
+    await _ensure_kubernetes_service(cluster)
+    await _ensure_kubernetes_endpoints(cluster, port)
+
+
+async def _recall_services(cluster: Cluster) -> None:
+    page = await cluster.store.list("services/")
+    for entry in page.entries:
+        recall(cluster.services, objects.from_entry(entry))
+
+
+async def _ensure(cluster: Cluster, plural: str, namespace: str, obj: Object) -> None:
+    resource = cluster.find("", "v1", plural)
+    assert resource is not None
+    if await cluster.store.get(resource.key(namespace, obj["metadata"]["name"])) is None:
+        apply_defaults(resource.kind, obj)
+        await registry.create(cluster, resource, namespace, obj)
+
+
+async def _ensure_kubernetes_service(cluster: Cluster) -> None:
+    service = _object("Service", "kubernetes", labels={"component": "apiserver", "provider": "kubernetes"})
+    service["spec"] = {
+        "type": "ClusterIP",
+        "clusterIP": str(cluster.services.kubernetes_ip),
+        "sessionAffinity": "None",
+        "ports": [
+            {"name": "https", "port": 443, "protocol": "TCP", "targetPort": cluster.config.port or 6443}
+        ],
+    }
+    await _ensure(cluster, "services", "default", service)
+
+
+async def _ensure_kubernetes_endpoints(cluster: Cluster, port: int) -> None:
+    """Its one endpoint is this server, wherever the last one was."""
+    subsets = [
+        {
+            "addresses": [{"ip": str(cluster.config.advertise_address)}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }
+    ]
+    endpoints = _object("Endpoints", "kubernetes", labels={"endpointslice.kubernetes.io/skip-mirror": "true"})
+    endpoints["subsets"] = subsets
+    await _ensure(cluster, "endpoints", "default", endpoints)
+    resource = cluster.find("", "v1", "endpoints")
+    assert resource is not None
+
+    def point_here(current: Object) -> Object:
+        current["subsets"] = subsets
+        return current
+
+    try:
+        await registry.update(cluster, registry.Target(resource, "default", "kubernetes"), point_here)
+    except errors.APIError as err:
+        if err.code != 404:
+            raise
+
+
+def _object(kind: str, name: str, labels: dict[str, str] | None = None) -> Object:
+    metadata: Object = {"name": name}
+    if labels:
+        metadata["labels"] = labels
+    return {"kind": kind, "apiVersion": "v1", "metadata": metadata}

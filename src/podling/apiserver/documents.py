@@ -1,0 +1,73 @@
+"""Paths that are no resources: discovery, OpenAPI, version, health, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+try:
+    from podling.api import openapi
+except ImportError:
+    openapi = None
+from podling.apiserver import errors
+from podling.apiserver.discovery import Discovery
+from podling.apiserver.metrics import Metrics
+from podling.apiserver.negotiation import accepted
+from podling.apiserver.render import json_response
+from podling.apiserver.request import Request, Response
+from podling.apiserver.version import version_info
+
+CHECKS = ("ping", "log", "store")
+
+
+class Documents:
+    def __init__(self, discovery: Discovery, metrics: Metrics, ready: Callable[[], bool]) -> None:
+        self._discovery = discovery
+        self._metrics = metrics
+        self._ready = ready
+
+    async def answer(self, request: Request) -> Response:
+        """Raises APIError 404, 405."""
+        path = request.path.rstrip("/") or "/"
+        if request.method not in ("GET", "HEAD"):
+            raise errors.method_not_allowed()
+        top = path.split("/")[1]
+        if top in ("healthz", "livez", "readyz"):
+            return self._health(path, request)
+        match path:
+            case "/":
+                return json_response(200, {"paths": sorted(self._paths())})
+            case "/version":
+                return json_response(200, version_info(), accepted(request.accept))
+            case "/metrics":
+                return Response(200, self._metrics.text(), "text/plain; version=0.0.4")
+        if top == "openapi":
+            return self._openapi(path, request)
+        found = self._discovery.answer(request)
+        if found is None:
+            raise errors.unknown_path()
+        return found
+
+    def _paths(self) -> list[str]:
+        return [
+            *self._discovery.paths(),
+            "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+        ]  # fmt: skip
+
+    def _health(self, path: str, request: Request) -> Response:
+        name, _, check = path.strip("/").partition("/")
+        good = name == "livez" or self._ready()
+        if check and check not in CHECKS:
+            raise errors.unknown_path()
+        if good and "verbose" not in request.query:
+            return Response(200, b"ok", "text/plain; charset=utf-8")
+        lines = [f"[+]{c} ok" if good or c != "store" else f"[-]{c} failed" for c in CHECKS]
+        lines.append(f"{name} check {'passed' if good else 'failed'}\n")
+        return Response(200 if good else 500, "\n".join(lines).encode(), "text/plain; charset=utf-8")
+
+    def _openapi(self, path: str, request: Request) -> Response:
+        found = openapi.document(path, request.accept) if openapi else None
+        if found is None:
+            raise errors.unknown_path()
+        body, content_type = found
+        headers: Mapping[str, str] = {"Vary": "Accept", "Cache-Control": "no-cache, private"}
+        return Response(200, body, content_type, headers)

@@ -1,0 +1,151 @@
+"""The HTTPS edge: connections, certificates, bodies and streams, over aiohttp's low-level server.
+
+Below aiohttp's router, which the uniform paths of this API do not need. A request whose client goes away
+is cancelled: a watch or a log stream ends with its reader. A write that was begun is finished all the
+same, the store sees to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from urllib.parse import parse_qs, unquote
+
+from aiohttp import web
+
+from podling.apiserver import authn, errors
+from podling.apiserver.bodies import MAX_BODY_BYTES
+from podling.apiserver.dispatch import error_response
+from podling.apiserver.request import ANONYMOUS, Answer, Query, Request, Response, Stream, Upgrade, User
+from podling.client.streamproxy import proxy_upgrade
+
+KEEPALIVE_S = 180.0
+"""Longer than clients keep idle connections (Go: 90 s), so that it is they who close first."""
+SHUTDOWN_S = 2.0
+
+Handle = Callable[[Request], Awaitable[Answer]]
+_NO_QUERY = Query({})
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class HttpsServer:
+    """Listens for `handle`. `kubelet_ssl` makes the context for upgraded connections to kubelets."""
+
+    def __init__(self, handle: Handle, kubelet_ssl: Callable[[], ssl.SSLContext]) -> None:
+        self._handle = handle
+        self._kubelet_ssl = kubelet_ssl
+        self._web: web.Server | None = None
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def start(self, address: str, port: int, context: ssl.SSLContext) -> None:
+        """Raises OSError when the address or port cannot be had."""
+        self._web = web.Server(
+            self._serve,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=1.0,
+            max_line_size=65536,
+            max_field_size=65536,
+        )
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._web, address, port, ssl=context, backlog=1024, reuse_address=True
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """End every connection; twice is fine."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._web is not None:
+            await self._web.shutdown(timeout=SHUTDOWN_S)
+            self._web = None
+
+    async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        user = _user_of(incoming)
+        try:
+            request = await _read(incoming, user)
+        except errors.APIError as err:
+            return _plain(error_response(err))
+        answer = await self._handle(request)
+        if isinstance(answer, Response):
+            return _plain(answer)
+        if isinstance(answer, Upgrade):
+            return await proxy_upgrade(incoming, answer.url, self._kubelet_ssl(), {})
+        return await _stream(incoming, answer)
+
+
+def _user_of(incoming: web.BaseRequest) -> User:
+    transport = incoming.transport
+    certificate = transport.get_extra_info("peercert") if transport is not None else None
+    return authn.user_of(certificate)
+
+
+async def _read(incoming: web.BaseRequest, user: User) -> Request:
+    """Raises APIError 413."""
+    path, _, raw_query = incoming.raw_path.partition("?")
+    headers = incoming.headers
+    request = Request(
+        method=incoming.method,
+        path=unquote(path) if "%" in path else path,
+        query=Query(parse_qs(raw_query, keep_blank_values=True), raw_query) if raw_query else _NO_QUERY,
+        user=user,
+        content_type=headers.get("Content-Type", ""),
+        accept=headers.get("Accept", ""),
+        upgrade="upgrade" in headers.get("Connection", "").lower(),
+    )
+    if user is not ANONYMOUS and incoming.method in _BODY_METHODS and incoming.body_exists:
+        request.body = await _read_body(incoming)
+    return request
+
+
+async def _read_body(incoming: web.BaseRequest) -> bytes:
+    """Raises APIError 413, before anything was read when the length was announced."""
+    if (incoming.content_length or 0) > MAX_BODY_BYTES:
+        raise errors.too_large(MAX_BODY_BYTES)
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in incoming.content.iter_any():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise errors.too_large(MAX_BODY_BYTES)
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _plain(answer: Response) -> web.Response:
+    response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+    response.headers["Content-Type"] = answer.content_type
+    return response
+
+
+async def _stream(incoming: web.BaseRequest, answer: Stream) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+    response.enable_chunked_encoding()
+    async with aclosing(answer.chunks) as chunks:  # type: ignore[type-var]  # an async generator
+        await response.prepare(incoming)
+        try:
+            async for chunk in chunks:
+                if chunk:
+                    await response.write(chunk)
+            await response.write_eof()
+        except ConnectionError:
+            # The client has gone; there is nobody to tell.
+            pass
+    return response
+
+
+def server_context(cert: str, key: str, client_ca: str) -> ssl.SSLContext:
+    """TLS that asks for a client certificate and takes none as well. Raises OSError, ssl.SSLError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key)
+    context.load_verify_locations(client_ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context

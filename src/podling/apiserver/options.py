@@ -1,0 +1,53 @@
+"""Parameters that writes share: dry run, and the body of a delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from podling.apiserver import bodies, errors
+from podling.apiserver.registry import DeleteOptions
+from podling.apiserver.request import Request
+
+
+def dry_run(request: Request, kind: str) -> bool:
+    """Raises APIError 422; `kind` is CreateOptions, UpdateOptions, PatchOptions."""
+    return _all(request.query.all("dryRun"), kind)
+
+
+def _all(values: Sequence[str], kind: str) -> bool:
+    for value in values:
+        if value != "All":
+            fault = errors.Fault(
+                field="dryRun",
+                reason="FieldValueNotSupported",
+                message=f'Unsupported value: "{value}": supported values: "All"',
+            )
+            raise errors.invalid(kind, "", [fault], group="meta.k8s.io")
+    return bool(values)
+
+
+def delete_options(request: Request) -> DeleteOptions:
+    """From the body, else from the query. Raises APIError 400, 415, 422."""
+    body, query = bodies.read_options(request, "DeleteOptions"), request.query
+    preconditions = body.get("preconditions") or {}
+    grace = body.get("gracePeriodSeconds")
+    if grace is None:
+        grace = query.integer("gracePeriodSeconds")
+    if grace is not None and type(grace) is not int:
+        raise errors.bad_request(
+            "json: cannot unmarshal value into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+        )
+    policy = body.get("propagationPolicy") or query.get("propagationPolicy")
+    if policy and policy not in ("Orphan", "Background", "Foreground"):
+        fault = errors.Fault(
+            field="propagationPolicy",
+            reason="FieldValueNotSupported",
+            message=f'Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"',
+        )
+        raise errors.invalid("DeleteOptions", "", [fault], group="meta.k8s.io")
+    return DeleteOptions(
+        grace_period_s=grace,
+        uid=preconditions.get("uid") or "",
+        resource_version=preconditions.get("resourceVersion") or "",
+        dry_run=_all(body.get("dryRun") or query.all("dryRun"), "DeleteOptions"),
+    )

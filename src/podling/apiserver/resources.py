@@ -1,0 +1,143 @@
+"""The kinds this server serves: one declaration each.
+
+A further kind is one more `Resource` here: its paths, discovery, storage, watches, patches and selectors
+follow. What it does unlike others goes into a `Strategy` (strategies/), its defaults, validation and
+table columns into `podling.api`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from podling.apiserver.handlers import (
+    binding,
+    create,
+    delete,
+    deletecollection,
+    finalize,
+    get,
+    log,
+    patch,
+    reviews,
+    streams,
+    update,
+    watch,
+)
+from podling.apiserver.handlers import (
+    list as list_,
+)
+from podling.apiserver.resource import Handler, Resource, Subresource
+from podling.apiserver.strategies.namespace import NamespaceStrategy
+from podling.apiserver.strategies.pod import PodStrategy
+from podling.apiserver.strategies.service import ServiceStrategy
+from podling.apiserver.strategies.simple import (
+    EndpointsStrategy,
+    EventStrategy,
+    LeaseStrategy,
+    NodeStrategy,
+    ServiceAccountStrategy,
+)
+
+VERBS: Mapping[str, Handler] = {
+    "get": get.handle,
+    "list": list_.handle,
+    "watch": watch.handle,
+    "create": create.handle,
+    "update": update.handle,
+    "patch": patch.handle,
+    "delete": delete.handle,
+    "deletecollection": deletecollection.handle,
+}
+"""What every kind does with a verb, unless its declaration says otherwise."""
+
+_STATUS = Subresource(verbs={verb: VERBS[verb] for verb in ("get", "patch", "update")})
+
+
+def _stream(handler: Handler, kind: str) -> Subresource:
+    # GET is how WebSocket clients ask, POST how SPDY clients do.
+    return Subresource(verbs={"create": handler, "get": handler}, kind=kind)
+
+
+_CORE = (
+    Resource(
+        kind="Namespace",
+        plural="namespaces",
+        namespaced=False,
+        short_names=("ns",),
+        verbs=("create", "delete", "get", "list", "patch", "update", "watch"),
+        strategy=NamespaceStrategy(),
+        subresources={"finalize": Subresource(verbs={"update": finalize.handle}), "status": _STATUS},
+    ),
+    Resource(
+        kind="Node",
+        plural="nodes",
+        namespaced=False,
+        short_names=("no",),
+        strategy=NodeStrategy(),
+        subresources={"status": _STATUS},
+    ),
+    Resource(
+        kind="Pod",
+        plural="pods",
+        short_names=("po",),
+        categories=("all",),
+        strategy=PodStrategy(),
+        subresources={
+            "attach": _stream(streams.handle_attach, "PodAttachOptions"),
+            "binding": Subresource(verbs={"create": binding.handle}, kind="Binding"),
+            "exec": _stream(streams.handle_exec, "PodExecOptions"),
+            "log": Subresource(verbs={"get": log.handle}),
+            "portforward": _stream(streams.handle_port_forward, "PodPortForwardOptions"),
+            "status": _STATUS,
+        },
+    ),
+    Resource(kind="Binding", plural="bindings", verbs=("create",), handlers={"create": binding.handle}),
+    Resource(kind="ConfigMap", plural="configmaps", short_names=("cm",)),
+    Resource(kind="Secret", plural="secrets"),
+    Resource(
+        kind="ServiceAccount",
+        plural="serviceaccounts",
+        short_names=("sa",),
+        strategy=ServiceAccountStrategy(),
+    ),
+    Resource(
+        kind="Service",
+        plural="services",
+        short_names=("svc",),
+        categories=("all",),
+        strategy=ServiceStrategy(),
+        subresources={"status": _STATUS},
+    ),
+    Resource(kind="Endpoints", plural="endpoints", short_names=("ep",), strategy=EndpointsStrategy()),
+    Resource(kind="Event", plural="events", short_names=("ev",), strategy=EventStrategy()),
+)
+
+_COORDINATION = (
+    Resource(kind="Lease", plural="leases", group="coordination.k8s.io", strategy=LeaseStrategy()),
+)
+
+_REVIEWS = (
+    Resource(
+        kind="SelfSubjectAccessReview",
+        plural="selfsubjectaccessreviews",
+        group="authorization.k8s.io",
+        namespaced=False,
+        verbs=("create",),
+        handlers={"create": reviews.handle_access},
+    ),
+    Resource(
+        kind="SelfSubjectReview",
+        plural="selfsubjectreviews",
+        group="authentication.k8s.io",
+        namespaced=False,
+        verbs=("create",),
+        handlers={"create": reviews.handle_self},
+    ),
+)
+
+RESOURCES: tuple[Resource, ...] = (*_CORE, *_COORDINATION, *_REVIEWS)
+
+
+def by_path() -> dict[tuple[str, str, str], Resource]:
+    """Every kind by group, version and plural, as its path names it."""
+    return {(r.group, r.version, r.plural): r for r in RESOURCES}

@@ -1,0 +1,1 @@
+"""What single kinds do differently: one file a kind."""

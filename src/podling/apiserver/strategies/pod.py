@@ -1,0 +1,58 @@
+"""Pods: status reset at birth, graceful deletion, the spec counted in generations."""
+
+from __future__ import annotations
+
+from podling.api.defaults import initial_status
+from podling.api.times import now_rfc3339
+from podling.apiserver.cluster import Cluster
+from podling.apiserver.resource import Object, Strategy
+
+FINAL_PHASES = ("Succeeded", "Failed")
+
+
+class PodStrategy(Strategy):
+    generation = True
+    returns_deleted = True
+
+    def prepare_create(self, cluster: Cluster, obj: Object) -> None:
+        obj["status"] = initial_status("Pod", obj)
+
+    def prepare_status(self, cluster: Cluster, new: Object, old: Object) -> None:
+        super().prepare_status(cluster, new, old)
+        _keep_metadata(new, old, "ownerReferences")
+        status = new.setdefault("status", {})
+        # The class follows from the spec: a kubelet that leaves it out does not erase it.
+        qos = (old.get("status") or {}).get("qosClass")
+        if qos and not status.get("qosClass"):
+            status["qosClass"] = qos
+
+    def grace_period_s(self, obj: Object, requested: int | None) -> int | None:
+        spec = obj.get("spec") or {}
+        if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in FINAL_PHASES:
+            return 0
+        period = requested if requested is not None else spec.get("terminationGracePeriodSeconds") or 0
+        return period if period >= 0 else 1
+
+
+def _keep_metadata(new: Object, old: Object, name: str) -> None:
+    if name in old["metadata"]:
+        new["metadata"][name] = old["metadata"][name]
+    else:
+        new["metadata"].pop(name, None)
+
+
+def bind(obj: Object, node_name: str) -> None:
+    """Assign `obj` to a node, as the binding subresource does."""
+    obj["spec"]["nodeName"] = node_name
+    status = obj.setdefault("status", {})
+    status.pop("nominatedNodeName", None)
+    condition = {
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": now_rfc3339(),
+    }
+    if generation := obj["metadata"].get("generation"):
+        condition["observedGeneration"] = generation
+    others = [c for c in status.get("conditions") or [] if c.get("type") != "PodScheduled"]
+    status["conditions"] = [*others, condition]
