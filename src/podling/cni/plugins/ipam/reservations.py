@@ -1,0 +1,139 @@
+"""The reservations of host-local on disk, in the reference plugin's own format, so that either may take over.
+
+    DIR/10.244.1.7              "CONTAINER_ID\\r\\nIFNAME": who has the address
+    DIR/last_reserved_ip.N      the address given last from range set N
+    DIR/lock                    flock'ed by whoever reads or writes here
+
+A reservation appears whole or not at all (written beside, then renamed into place), so a plugin killed
+half-way leaves nothing that counts. An empty reservation can only be what a killed reference plugin left,
+since every writer holds the lock: it is taken for free.
+
+Nothing is fsynced: a power cut ends the containers together with their reservations.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from podling.cni.types import IPAddress
+
+LINE_BREAK = "\r\n"
+LAST_RESERVED = "last_reserved_ip."
+_DRAFT = ".draft"  # one is enough: its writer holds the lock
+
+
+class Reservations:
+    """Use as a context manager: the lock is held inside.
+
+    All reservations are read on entry; a node has a few hundred at most, at 10 us each.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._lock = -1
+        self._owners: dict[IPAddress, tuple[str, str]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock = self._open_lock()
+        except FileNotFoundError:
+            os.makedirs(self._directory, mode=0o755, exist_ok=True)
+            self._lock = self._open_lock()
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._owners = self._read_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)  # which also lets go of it
+
+    def _open_lock(self) -> int:
+        return os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name}"
+
+    def _read_all(self) -> dict[IPAddress, tuple[str, str]]:
+        owners = {}
+        for name in os.listdir(self._directory):
+            if not name[0].isalnum() or name[0] == "l":  # lock, last_reserved_ip.N, drafts
+                continue
+            try:
+                address = ipaddress.ip_address(name)
+            except ValueError:
+                continue
+            if owner := self._read(name):
+                container_id, _, ifname = owner.partition(LINE_BREAK)
+                owners[address] = (container_id, ifname)
+        return owners
+
+    def _read(self, name: str) -> str:
+        try:
+            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ""
+        try:
+            return os.read(fd, 4096).decode(errors="replace").strip()
+        finally:
+            os.close(fd)
+
+    def _write(self, name: str, text: str) -> None:
+        draft = self._path(_DRAFT)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+        os.rename(draft, self._path(name))
+
+    @property
+    def taken(self) -> set[IPAddress]:
+        return set(self._owners)
+
+    def addresses_of(self, container_id: str, ifname: str) -> list[IPAddress]:
+        return [address for address, owner in self._owners.items() if _owns(owner, container_id, ifname)]
+
+    def last_reserved(self, range_set: int) -> IPAddress | None:
+        try:
+            return ipaddress.ip_address(self._read(f"{LAST_RESERVED}{range_set}"))
+        except ValueError:
+            return None
+
+    def reserve(self, address: IPAddress, *, container_id: str, ifname: str, range_set: int) -> bool:
+        """Take the address; False when somebody has it."""
+        if address in self._owners:
+            return False
+        self._write(str(address), f"{container_id}{LINE_BREAK}{ifname}")
+        self._owners[address] = (container_id, ifname)
+        self._write(f"{LAST_RESERVED}{range_set}", str(address))
+        return True
+
+    def release(self, container_id: str, ifname: str) -> list[IPAddress]:
+        """Free everything the interface of the container has, and say what that was; nothing is fine."""
+        freed = self.addresses_of(container_id, ifname)
+        for address in freed:
+            self.free(address)
+        return freed
+
+    def free(self, address: IPAddress) -> None:
+        """Under the lock nobody else can have removed it since it was read."""
+        os.unlink(self._path(str(address)))
+        del self._owners[address]
+
+    def release_others(self, valid: set[tuple[str, str]]) -> None:
+        """Free what belongs to no attachment of `valid`, pairs of container ID and interface name."""
+        for container_id, ifname in set(self._owners.values()) - valid:
+            self.release(container_id, ifname)
+
+
+def _owns(owner: tuple[str, str], container_id: str, ifname: str) -> bool:
+    # Very old reservations hold no interface name; the reference takes them for the container's, as we do.
+    return owner[0] == container_id and owner[1] in (ifname, "")

@@ -1,0 +1,213 @@
+"""What every plugin has in common: reading the call, answering it, reporting errors (CNI spec, section 2).
+
+A plugin module defines `PLUGIN` and nothing else that is public. Its functions take `Args`, return or raise,
+and neither print nor look at the environment; so they serve in process and, through `main`, as a program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from podling.cni import jsontext
+from podling.cni.types import (
+    DECODING_FAILURE,
+    INCOMPATIBLE_VERSION,
+    INTERNAL,
+    INVALID_CONFIG,
+    INVALID_ENVIRONMENT,
+    IO_FAILURE,
+    KERNEL_REFUSED,
+    NEWEST,
+    VERSIONS,
+    Args,
+    CNIError,
+    Result,
+    UnknownContainer,
+)
+from podling.linux.netlink.wire import NetlinkError
+from podling.linux.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    R = TypeVar("R")
+
+COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
+IFNAME_MAX = 15  # bytes: IFNAMSIZ less the NUL
+
+
+def _nothing(args: Args) -> None:
+    """For commands in which a plugin has nothing to do."""
+
+
+@record
+class Plugin:
+    """The commands of one plugin. `delete` succeeds when what it deletes is already gone."""
+
+    name: str
+    add: Callable[[Args], Result]
+    delete: Callable[[Args], None]
+    check: Callable[[Args], None] = _nothing
+    status: Callable[[Args], None] = _nothing
+    gc: Callable[[Args], None] = _nothing
+    prepare: Callable[[Args], None] = _nothing  # ours: what can be made before the first pod
+
+
+def run(plugin: Plugin, args: Args) -> Result | None:
+    """Carry out a call in this process. Raises only `CNIError`, whatever goes wrong in the world."""
+    check_args(args)
+    if args.command == "ADD":
+        return guard(plugin, plugin.add, args)
+    commands = {"DEL": plugin.delete, "CHECK": plugin.check, "STATUS": plugin.status, "GC": plugin.gc}
+    guard(plugin, commands[args.command], args)
+    return None
+
+
+def guard(plugin: Plugin, command: Callable[[Args], R], args: Args) -> R:
+    """Call one command, with the errors of kernel and disk put in the terms of the spec."""
+    try:
+        return command(args)
+    except NetlinkError as err:
+        raise CNIError(KERNEL_REFUSED, f"{plugin.name} {args.command}: {err.strerror}") from err
+    except OSError as err:
+        raise CNIError(IO_FAILURE, f"{plugin.name} {args.command}: {err}") from err
+
+
+def check_args(args: Args) -> None:
+    """Refuse what the spec forbids, naming the variable."""
+    if args.version not in VERSIONS:
+        supported = ", ".join(VERSIONS)
+        raise CNIError(
+            INCOMPATIBLE_VERSION,
+            "incompatible CNI versions",
+            f'config is "{args.version}", plugin supports [{supported}]',
+        )
+    if not _valid_name(args.name):
+        raise CNIError(
+            INVALID_CONFIG, f"invalid network name: {args.name!r}", "letters, digits, '_', '.', '-'"
+        )
+    if args.command in ("STATUS", "GC"):
+        return
+    missing = [
+        variable
+        for variable, value, needed in (
+            ("CNI_CONTAINERID", args.container_id, True),
+            ("CNI_NETNS", args.netns, args.command != "DEL"),
+            ("CNI_IFNAME", args.ifname, True),
+        )
+        if needed and not value
+    ]
+    if missing:
+        raise CNIError(INVALID_ENVIRONMENT, "required env variables [" + ",".join(missing) + "] missing")
+    if not _valid_name(args.container_id):
+        raise CNIError(INVALID_ENVIRONMENT, f"invalid CNI_CONTAINERID: {args.container_id!r}")
+    _check_ifname(args.ifname)
+
+
+def _valid_name(text: str) -> bool:
+    # CNI spec: alphanumerics first, then also "_", "." and "-". It keeps names usable as file names.
+    return bool(text) and text[0].isalnum() and text.isascii() and not text.strip(_NAME_CHARACTERS)
+
+
+_NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+
+
+def _check_ifname(name: str) -> None:
+    if len(name.encode()) > IFNAME_MAX:
+        raise CNIError(INVALID_ENVIRONMENT, f"CNI_IFNAME {name!r} is longer than {IFNAME_MAX} bytes")
+    if name in (".", "..") or any(c in "/:" or c.isspace() for c in name):
+        raise CNIError(INVALID_ENVIRONMENT, f"CNI_IFNAME {name!r} is not a valid interface name")
+
+
+def open_sandbox(args: Args) -> int:
+    """A descriptor of the container's network namespace; CNIError CONTAINER_UNKNOWN when there is none."""
+    from podling.linux.netns import is_netns, open_netns
+
+    try:
+        if not is_netns(args.netns):
+            if not os.path.exists(args.netns):
+                raise FileNotFoundError(2, os.strerror(2), args.netns)
+            raise CNIError(
+                INVALID_ENVIRONMENT, f'failed to open netns "{args.netns}": not a network namespace'
+            )
+        return open_netns(args.netns)
+    except FileNotFoundError as err:
+        raise UnknownContainer(
+            f'failed to open netns "{args.netns}": no such file or directory',
+            "the container has ended, or its namespace was removed",
+        ) from err
+
+
+def main(plugin: Plugin) -> None:
+    """Be the plugin: environment and stdin in, JSON on stdout, exit status 0 or 1 (CNI spec, section 2)."""
+    version = NEWEST
+    try:
+        command = os.environ.get("CNI_COMMAND", "")
+        if not command:
+            _explain_to_a_person(plugin)
+            raise CNIError(INVALID_ENVIRONMENT, "required env variables [CNI_COMMAND] missing")
+        if command not in COMMANDS:
+            raise CNIError(INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {command}")
+        conf = _read_conf(command)
+        version = str(conf.get("cniVersion") or NEWEST)
+        if command == "VERSION":
+            _answer({"cniVersion": version, "supportedVersions": list(VERSIONS)})
+        args = args_from_environment(command, conf, os.environ)
+        result = run(plugin, args)
+        _answer(result.to_json(args.version) if result is not None else None)
+    except CNIError as err:
+        _answer(err.to_json(version), status=1)
+    except Exception as err:  # a bug of ours still has to be answered in JSON
+        import traceback
+
+        traceback.print_exc()
+        _answer(CNIError(INTERNAL, f"{plugin.name}: {err!r}").to_json(version), status=1)
+
+
+def args_from_environment(command: str, conf: dict[str, Any], environ: Mapping[str, str]) -> Args:
+    return Args(
+        command=command,
+        container_id=environ.get("CNI_CONTAINERID", ""),
+        netns=environ.get("CNI_NETNS", ""),
+        ifname=environ.get("CNI_IFNAME", ""),
+        args=environ.get("CNI_ARGS", ""),
+        path=tuple(filter(None, environ.get("CNI_PATH", "").split(":"))),
+        conf=conf,
+    )
+
+
+def _read_conf(command: str) -> dict[str, Any]:
+    text = sys.stdin.buffer.read()
+    if command == "VERSION" and not text.strip():
+        return {}
+    try:
+        conf = jsontext.loads(text)
+    except ValueError as err:
+        raise CNIError(DECODING_FAILURE, f"error unmarshalling network config: {err}") from err
+    if not isinstance(conf, dict):
+        raise CNIError(DECODING_FAILURE, "the network config must be a JSON object")
+    if "cniVersion" not in conf:
+        conf["cniVersion"] = "0.1.0"  # what its absence means since spec 0.2
+    return conf
+
+
+def _explain_to_a_person(plugin: Plugin) -> None:
+    print(
+        f"CNI {plugin.name} plugin of podling\nCNI protocol versions supported: {', '.join(VERSIONS)}",
+        file=sys.stderr,
+    )
+
+
+def _answer(reply: dict[str, Any] | None, status: int = 0) -> None:
+    """Print and leave at once: the interpreter's own farewell takes 3 ms and has nothing to clean up."""
+    if reply is not None:
+        sys.stdout.write(jsontext.dumps(reply) + "\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+__all__ = ["Plugin", "args_from_environment", "check_args", "guard", "main", "open_sandbox", "run"]
