@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,9 +116,10 @@ def test_killing_pid_1_takes_the_whole_node_along(tmp_path: Path) -> None:
         child = node_sandbox.fork_into(process.pid, CONFIG.name, "kube-master", "exec")
         if child == 0:
             os.execvp("sleep", ["sleep", "1000"])
-        assert end(process, grace_s=0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
-        os.waitpid(process.pid, 0)
+        os.kill(process.pid, signal.SIGKILL)
+        # First the child: PID 1 is not gone before its whole namespace has been reaped.
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        assert os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1]) == -signal.SIGKILL
     finally:
         switch.remove(CONFIG, ip_forward_was="")
         node_cgroup.remove(CONFIG.name)

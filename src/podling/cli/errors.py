@@ -12,7 +12,7 @@ _EXPECTED = {
     "podling.client.kubeconfig": ("KubeconfigError",),
     "podling.runtime.cri.errors": ("CRIError",),
     "podling.runtime.images.errors": ("ImageError",),
-    "podling.linux.nft": ("NftError",),
+    "podling.linux.nft": ("NFTError",),
     "podling.pause.build": ("PauseBuildError",),
 }
 
@@ -21,7 +21,9 @@ def expected(err: Exception) -> bool:
     """True for errors whose text is written for users. Modules never imported cannot have raised."""
     for module, names in _EXPECTED.items():
         loaded = sys.modules.get(module)
-        if loaded is not None and isinstance(err, tuple(getattr(loaded, n) for n in names if hasattr(loaded, n))):
+        if loaded is not None and isinstance(
+            err, tuple(getattr(loaded, n) for n in names if hasattr(loaded, n))
+        ):
             return True
     return isinstance(err, PermissionError)
 

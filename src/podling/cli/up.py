@@ -15,9 +15,15 @@ from podling.cli.options import cluster_name
 @cluster_name
 @click.option("--workers", default=2, show_default=True, help="Nodes beside kube-master.")
 @click.option(
-    "--egress/--no-egress", default=True, help="Let nodes and pods reach what this machine reaches. [default: egress]"
+    "--egress/--no-egress",
+    default=True,
+    help="Let nodes and pods reach what this machine reaches. [default: egress]",
 )
-@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Write the context here. [default: $KUBECONFIG or ~/.kube/config]")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    help="Write the context here. [default: $KUBECONFIG or ~/.kube/config]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quiet: bool) -> None:
     """Bring up a cluster on this machine and point kubectl at it."""
@@ -27,7 +33,9 @@ def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quie
     from podling.machine.config import ClusterConfig, validate_name, validate_workers
 
     cluster.check_machine()
-    config = ClusterConfig(name=validate_name(name), index=0, workers=validate_workers(workers), egress=egress)
+    config = ClusterConfig(
+        name=validate_name(name), index=0, workers=validate_workers(workers), egress=egress
+    )
     # Imported here, before the fork: what the supervisor has imported, every daemon shares.
     import podling.machine.supervisor  # noqa: F401
 

@@ -65,9 +65,7 @@ def up(config: ClusterConfig, kubeconfig_path: Path, progress: Callable[[str], N
             )
         if config.name in record.names():
             _remove(config.name)
-        made = ClusterRecord(
-            config=_with_index(config, record.free_index()), kubeconfig=str(kubeconfig_path)
-        )
+        made = ClusterRecord(config=_with_index(config, record.free_index()), kubeconfig=str(kubeconfig_path))
         made.save()
         try:
             _make(made, progress)
@@ -142,7 +140,7 @@ def _tell(writer: int, line: str) -> None:
 
 
 async def wait_ready(config: ClusterConfig, progress: Callable[[str], None]) -> None:
-    """Return when every node is Ready. Raises `UpError` after `READY_TIMEOUT_S`, naming those that are not."""
+    """Return when every node is Ready. Raises `UpError` that names those not Ready in time."""
     waiting = {node.name for node in config.nodes}
     transport = HttpTransport(kubeconfig.client_config(ClusterPaths.of(config.name).admin_conf))
     client = Client(transport)
@@ -231,4 +229,3 @@ def _last_words(name: str, lines: int = 12) -> str:
         if tail:
             out += [f"--- {log.stem}", *tail]
     return "\n".join(out)
-

@@ -43,7 +43,9 @@ async def run_control_plane(config: ControlPlaneConfig, listener: socket.socket 
     try:
         async with asyncio.TaskGroup() as tasks:
             scheduler = Scheduler(Client(server.local_transport("system:kube-scheduler", [])))
-            controllers = ControllerManager(Client(server.local_transport("system:kube-controller-manager", [])))
+            controllers = ControllerManager(
+                Client(server.local_transport("system:kube-controller-manager", []))
+            )
             running = [
                 tasks.create_task(scheduler.run(), name="scheduler"),
                 tasks.create_task(controllers.run(), name="controllers"),

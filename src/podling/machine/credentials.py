@@ -36,7 +36,9 @@ def write_all(config: ClusterConfig) -> None:
         ],
         addresses=[master.address, config.service_network.network_address + 1],
     ).write(paths.pki, "apiserver")
-    pki.issue(ca, "kube-apiserver-kubelet-client", organizations=["system:masters"]).write(paths.pki, KUBELET_CLIENT)
+    pki.issue(ca, "kube-apiserver-kubelet-client", organizations=["system:masters"]).write(
+        paths.pki, KUBELET_CLIENT
+    )
     admin = pki.issue(ca, "kubernetes-admin", organizations=["system:masters"])
     _write_kubeconfig(paths.admin_conf, config, "kubernetes-admin", ca, admin)
     for node in config.nodes:
@@ -55,11 +57,15 @@ def _write_node(config: ClusterConfig, node: NodeConfig, ca: pki.KeyPair, ca_cer
     user = f"system:node:{node.name}"
     client = pki.issue(ca, user, organizations=["system:nodes"])
     _write_kubeconfig(node_paths.kubeconfig("kubelet"), config, user, ca, client)
-    serving = pki.issue(ca, user, organizations=["system:nodes"], dns_names=[node.name], addresses=[node.address])
+    serving = pki.issue(
+        ca, user, organizations=["system:nodes"], dns_names=[node.name], addresses=[node.address]
+    )
     serving.write(node_paths.bind("kubelet") / "pki", "kubelet")
 
 
-def _write_kubeconfig(path: Path, config: ClusterConfig, user: str, ca: pki.KeyPair, client: pki.KeyPair) -> None:
+def _write_kubeconfig(
+    path: Path, config: ClusterConfig, user: str, ca: pki.KeyPair, client: pki.KeyPair
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pki.write_secret(path, yaml.safe_dump(kubeconfig(config, user, ca.cert_pem, client)).encode())
 

@@ -21,7 +21,7 @@ def table_name(config: ClusterConfig) -> str:
 
 
 def allow(config: ClusterConfig) -> None:
-    """Masquerade on the machine, and let it forward. Raises `nft.NftError`."""
+    """Masquerade on the machine, and let it forward. Raises `nft.NFTError`."""
     IP_FORWARD.write_text("1")
     nft.run(
         f"""

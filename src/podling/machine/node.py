@@ -89,7 +89,9 @@ def fork_into(pid: int, cluster: str, node: str, group: str) -> int:
 
 def _expect(node: NodeConfig, got: bytes, wanted: bytes) -> None:
     if got != wanted:
-        raise NodeError(f"node {node.name}: {got.decode(errors='replace').strip() or 'its PID 1 ended early'}")
+        raise NodeError(
+            f"node {node.name}: {got.decode(errors='replace').strip() or 'its PID 1 ended early'}"
+        )
 
 
 @contextmanager
@@ -135,7 +137,9 @@ def _wait_for_network(to_parent: int, from_parent: int) -> None:
         raise NodeError("the network card could not be put in")
 
 
-def _become_node(node: NodeConfig, cluster: str, paths: NodePaths, wait_for_network: Callable[[], None]) -> None:
+def _become_node(
+    node: NodeConfig, cluster: str, paths: NodePaths, wait_for_network: Callable[[], None]
+) -> None:
     node_cgroup.create(cluster, node.name)
     sc.unshare(sc.CLONE_NEWNS | sc.CLONE_NEWUTS | sc.CLONE_NEWIPC | sc.CLONE_NEWNET | sc.CLONE_NEWCGROUP)
     node_cgroup.settle(cluster, node.name)

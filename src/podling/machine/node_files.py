@@ -51,9 +51,7 @@ def mount_view(node_paths: NodePaths) -> None:
     hierarchies = node_cgroup.hierarchies()
     # Held open because the overlay of /var hides them.
     images = os.open(paths.IMAGES, os.O_PATH)
-    binds = {
-        target: os.open(node_paths.bind(name), os.O_PATH) for name, target in paths.NODE_BINDS.items()
-    }
+    binds = {target: os.open(node_paths.bind(name), os.O_PATH) for name, target in paths.NODE_BINDS.items()}
     for name in paths.NODE_OVERLAYS:
         _overlay(name, node_paths.root / name)
     sc.mount("tmpfs", "/var/lib/podling", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, "mode=0711")
@@ -88,4 +86,10 @@ def _mount_cgroups(hierarchies: dict[str, Path]) -> None:
     # No `unified` beside them: crun 1.8 refuses to run on hybrid hierarchies.
     for options, where in hierarchies.items():
         os.makedirs(where, exist_ok=True)
-        sc.mount("cgroup", where, "cgroup", flags, options if not options.startswith("name=") else f"none,{options}")
+        sc.mount(
+            "cgroup",
+            where,
+            "cgroup",
+            flags,
+            options if not options.startswith("name=") else f"none,{options}",
+        )

@@ -88,7 +88,9 @@ def issue(
         .add_extension(_key_usage(sign_certs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         # Python 3.13 verifies strictly (RFC 5280): a leaf must name the key that signed it.
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False
+        )
         .sign(ca.key, hashes.SHA256())
     )
     return KeyPair(key, cert)

@@ -93,7 +93,9 @@ def require(name: str) -> ClusterRecord:
     record = load(name)
     if record is None:
         known = ", ".join(names()) or "none"
-        raise ConfigError(f'no cluster "{name}" on this machine (there are: {known}): make it with `podling up`')
+        raise ConfigError(
+            f'no cluster "{name}" on this machine (there are: {known}): make it with `podling up`'
+        )
     return record
 
 

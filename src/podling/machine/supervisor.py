@@ -10,7 +10,6 @@ Killing the supervisor harms nothing: nodes and daemons live on, `podling down` 
 
 from __future__ import annotations
 
-
 import gc
 import os
 import signal
@@ -87,7 +86,11 @@ class Supervisor:
             self._reap()
             self._restart_due()
             timeout = min(self._due.values()) - time.monotonic() if self._due else None
-            got = signal.sigtimedwait(signals, max(0.0, timeout)) if timeout is not None else signal.sigwaitinfo(signals)
+            got = (
+                signal.sigtimedwait(signals, max(0.0, timeout))
+                if timeout is not None
+                else signal.sigwaitinfo(signals)
+            )
             if got is not None and got.si_signo != signal.SIGCHLD:
                 return
 
