@@ -78,7 +78,7 @@ class NodeLifecycleController:
             self._seen.pop(name, None)
             self._queue.cancel(name)
             return
-        if old is None or _heartbeat(old) != _heartbeat(new):
+        if old is None or (_ready_status(new) != "Unknown" and _heartbeat(old) != _heartbeat(new)):
             self._seen[name] = asyncio.get_running_loop().time()
         if old is None or new.spec != old.spec or _states(new) != _states(old):
             self._queue.add(name)
@@ -161,9 +161,10 @@ def _ready_status(node: Node) -> str:
     return condition.status if condition else ""
 
 
-def _heartbeat(node: Node) -> str | None:
+def _heartbeat(node: Node) -> tuple[str | None, str] | None:
+    """What of a node's status only its kubelet moves; but for Unknown, which is our word."""
     condition = get_node_condition(node, "Ready")
-    return condition.last_heartbeat_time if condition else None
+    return (condition.last_heartbeat_time, condition.status) if condition else None
 
 
 def _states(node: Node) -> dict[str, str]:
