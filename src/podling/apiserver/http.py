@@ -8,6 +8,7 @@ same, the store sees to that.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -24,6 +25,8 @@ from podling.client.streamproxy import proxy_upgrade
 KEEPALIVE_S = 180.0
 """Longer than clients keep idle connections (Go: 90 s), so that it is they who close first."""
 SHUTDOWN_S = 2.0
+BACKLOG = 1024
+"""Connections the kernel holds for us while we are busy."""
 
 Handle = Callable[[Request], Awaitable[Answer]]
 _NO_QUERY = Query({})
@@ -40,8 +43,13 @@ class HttpsServer:
         self._server: asyncio.Server | None = None
         self.port = 0
 
-    async def start(self, address: str, port: int, context: ssl.SSLContext) -> None:
-        """Raises OSError when the address or port cannot be had."""
+    async def start(
+        self, address: str, port: int, context: ssl.SSLContext, listener: socket.socket | None = None
+    ) -> None:
+        """Serve on `listener`, a listening socket, or else on one made here.
+
+        Raises OSError when the address or port cannot be had.
+        """
         self._web = web.Server(
             self._serve,
             handler_cancellation=True,
@@ -52,9 +60,9 @@ class HttpsServer:
             max_field_size=65536,
         )
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._web, address, port, ssl=context, backlog=1024, reuse_address=True
-        )
+        if listener is None:
+            listener = socket.create_server((address, port), backlog=BACKLOG)
+        self._server = await loop.create_server(self._web, sock=listener, ssl=context, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

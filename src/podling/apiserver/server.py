@@ -7,6 +7,7 @@ One a process, in the event loop that calls `start`. Components in the same proc
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 
 from podling.apiserver import authn
@@ -29,8 +30,10 @@ log = logging.getLogger(__name__)
 
 
 class APIServer:
-    def __init__(self, config: APIServerConfig) -> None:
+    def __init__(self, config: APIServerConfig, listener: socket.socket | None = None) -> None:
+        """`listener`: a listening socket to serve on instead of opening `bind_address` and `port`."""
         self._config = config
+        self._listener = listener
         self._store = SqliteStore(config.store_path)
         self._cluster = Cluster(
             config=config,
@@ -62,7 +65,7 @@ class APIServer:
         await self._store.open()
         try:
             await bootstrap(self._cluster, config.port)
-            await self._https.start(config.bind_address, config.port, context)
+            await self._https.start(config.bind_address, config.port, context, self._listener)
         except BaseException:
             await self.stop()
             raise

@@ -73,7 +73,7 @@ def command(
             pod_cidr=IPv4Network(pod_cidr) if pod_cidr else None,
             cluster_dns=tuple(a.strip() for a in cluster_dns.split(",") if a.strip()),
             cluster_domain=cluster_domain,
-            runtime=RuntimeConfig(cni_conf_dir=cni_conf_dir, cni_bin_dir=cni_bin_dir),
+            runtime=RuntimeConfig(cni_conf_dir=cni_conf_dir, cni_bin_dirs=(cni_bin_dir,)),
         )
     except ValueError as err:
         raise ConfigError(f"podling agent: {err}") from err

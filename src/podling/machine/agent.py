@@ -77,7 +77,9 @@ def _kubelet_config(config: AgentConfig) -> KubeletConfig:
         client_ca=config.client_ca,
         cluster_dns=config.cluster_dns,
         cluster_domain=config.cluster_domain,
-        pod_cidr=str(config.pod_cidr) if config.pod_cidr else None,
+        pod_cidr=str(config.pod_cidr or ""),
         node_labels=config.labels,
         register_with_taints=config.taints,
+        # Differs from upstream, whose default is off: a pod that says nothing gets the runtime's profile.
+        seccomp_default=True,
     )

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from podling.apiserver.server import APIServer, APIServerConfig
+from podling.apiserver.config import APIServerConfig
+from podling.apiserver.server import APIServer
 from podling.client.client import Client
 from podling.controllers.manager import ControllerManager
 from podling.scheduler.scheduler import Scheduler
@@ -61,13 +62,13 @@ def _server_config(config: ControlPlaneConfig) -> APIServerConfig:
     return APIServerConfig(
         bind_address=config.bind_address,
         port=config.port,
-        advertise_address=str(config.advertise_address),
+        advertise_address=config.advertise_address,
         tls_cert=config.pki / "apiserver.crt",
         tls_key=config.pki / "apiserver.key",
         client_ca=config.pki / "ca.crt",
         store_path=config.store,
-        service_cidr=str(config.service_cidr),
-        pod_cidr=str(config.pod_cidr),
+        service_cidr=config.service_cidr,
+        pod_cidr=config.pod_cidr,
         service_account_key=config.pki / "sa.key",
         kubelet_client_cert=config.pki / "apiserver-kubelet-client.crt",
         kubelet_client_key=config.pki / "apiserver-kubelet-client.key",
