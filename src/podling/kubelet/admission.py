@@ -1,0 +1,44 @@
+"""May this pod run here? The last word of the node after the scheduler's.
+
+A scheduler decides on what it knew a moment ago, and `spec.nodeName` can be written by hand. Reasons and
+texts are upstream's (`pkg/kubelet/lifecycle/predicate.go`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from podling.api import core_v1
+from podling.api.pods import pod_requests
+from podling.api.quantity import parse_quantity
+from podling.kubelet.status import Failure
+
+
+def admit(
+    pod: core_v1.Pod,
+    others: Sequence[core_v1.Pod],
+    allocatable: Mapping[str, str],
+    *,
+    max_pods: int,
+) -> Failure | None:
+    """None when it may. `others`: pods that hold resources on the node."""
+    if len(others) + 1 > max_pods:
+        return _rejection("pods", Decimal(1), Decimal(len(others)), Decimal(max_pods))
+    used: dict[str, Decimal] = {}
+    for other in others:
+        for name, amount in pod_requests(other).items():
+            used[name] = used.get(name, Decimal(0)) + amount
+    for name, amount in pod_requests(pod).items():
+        capacity = parse_quantity(allocatable.get(name, "0"))
+        if amount > 0 and used.get(name, Decimal(0)) + amount > capacity:
+            return _rejection(name, amount, used.get(name, Decimal(0)), capacity)
+    return None
+
+
+def _rejection(resource: str, requested: Decimal, used: Decimal, capacity: Decimal) -> Failure:
+    # CPU is told in thousandths, as upstream's messages do.
+    unit = 1000 if resource == "cpu" else 1
+    numbers = (int(value * unit) for value in (requested, used, capacity))
+    text = "Node didn't have enough resource: {}, requested: {}, used: {}, capacity: {}"
+    return Failure(reason=f"OutOf{resource}", message="Pod was rejected: " + text.format(resource, *numbers))

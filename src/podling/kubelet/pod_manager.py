@@ -1,0 +1,125 @@
+"""Which pods this node should run, and a worker for each.
+
+The informer says what the API wants, the PLEG that something changed in the runtime. Pods the runtime or
+the disk has but the API does not (deleted while the kubelet was down) get a worker too, which only ends
+them; never before the first list is complete, or a slow API server would cost running pods their lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from podling.api import core_v1, meta_v1
+from podling.api.pods import is_deleting, is_terminal
+from podling.kubelet import names
+from podling.kubelet.admission import admit
+from podling.kubelet.pod_worker import PodWorker
+from podling.kubelet.runtime_state import list_pod_uids
+from podling.kubelet.services import PodServices
+from podling.kubelet.status import Failure
+from podling.kubelet.tasks import guarded
+from podling.runtime.cri import messages as cri
+
+log = logging.getLogger(__name__)
+
+
+class PodManager:
+    """Owns the workers; their tasks belong to the kubelet's task group."""
+
+    def __init__(self, services: PodServices, tasks: asyncio.TaskGroup) -> None:
+        self._services = services
+        self._tasks = tasks
+        self._workers: dict[names.PodUID, PodWorker] = {}
+        self._synced = False
+
+    # From the API
+
+    def on_pod(self, old: core_v1.Pod | None, new: core_v1.Pod | None) -> None:
+        """Informer handler."""
+        if new is not None:
+            worker = self._workers.get(names.pod_uid(new))
+            if worker is None:
+                self._add(new)
+            else:
+                worker.update(new)
+            return
+        if old is not None and (gone := self._workers.get(names.pod_uid(old))) is not None:
+            gone.removed()
+
+    def pods(self) -> list[core_v1.Pod]:
+        return [worker.pod for worker in self._workers.values()]
+
+    def find(self, namespace: str, name: str) -> core_v1.Pod | None:
+        """The pod of that name; of namesakes the one that is not being deleted."""
+        found = [
+            pod for pod in self.pods() if pod.metadata.name == name and names.pod_namespace(pod) == namespace
+        ]
+        return min(found, key=is_deleting, default=None)
+
+    # From the runtime
+
+    def on_runtime_change(self, uid: names.PodUID) -> None:
+        """PLEG callback."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.wake()
+        elif self._synced:
+            self._tasks.create_task(guarded(self._end_orphans({uid}), "ending orphans"), name="orphans")
+
+    def wake_all(self) -> None:
+        for worker in self._workers.values():
+            worker.wake()
+
+    async def end_orphans(self) -> None:
+        """Call once the informer has synced: whatever is not in the API by then is no one's."""
+        self._synced = True
+        uids = await list_pod_uids(self._services.runtime)
+        if self._services.config.pods_dir.is_dir():
+            uids |= {names.PodUID(path.name) for path in self._services.config.pods_dir.iterdir()}
+        await self._end_orphans(uids)
+
+    async def _end_orphans(self, uids: Iterable[names.PodUID]) -> None:
+        unknown = [uid for uid in uids if uid not in self._workers]
+        if not unknown:
+            return
+        listed = await self._services.runtime.list_pod_sandbox(cri.ListPodSandboxRequest())
+        sandboxes = {s.metadata.uid: s.metadata for s in listed.items if s.metadata}
+        for uid in unknown:
+            if uid in self._workers:
+                continue
+            meta = sandboxes.get(uid) or cri.PodSandboxMetadata(uid=uid, name=uid, namespace="default")
+            pod = core_v1.Pod(metadata=meta_v1.ObjectMeta(name=meta.name, namespace=meta.namespace, uid=uid))
+            log.info("pod %s is not in the API: ending it", names.pod_full(pod))
+            self._run(PodWorker(self._services, pod)).removed()
+
+    # Workers
+
+    def _add(self, pod: core_v1.Pod) -> None:
+        rejected = None
+        # A pod that has started before was admitted before: a restarted kubelet does not ask again.
+        if not (is_deleting(pod) or is_terminal(pod) or (pod.status and pod.status.start_time)):
+            others = [other for other in self.pods() if not is_terminal(other)]
+            rejected = admit(pod, others, self._services.allocatable, max_pods=self._services.config.max_pods)
+        if rejected is not None:
+            self._tell_rejected(pod, rejected)
+        self._run(PodWorker(self._services, pod, rejected=rejected))
+
+    def _tell_rejected(self, pod: core_v1.Pod, rejected: Failure) -> None:
+        self._services.events.pod(pod, "Warning", rejected.reason, rejected.message)
+
+    def _run(self, worker: PodWorker) -> PodWorker:
+        uid = names.pod_uid(worker.pod)
+        self._workers[uid] = worker
+        what = f"worker of pod {names.pod_full(worker.pod)}"
+        task = self._tasks.create_task(guarded(worker.run(), what), name=what)
+        task.add_done_callback(self._forget(uid, worker))
+        return worker
+
+    def _forget(self, uid: names.PodUID, worker: PodWorker) -> Callable[[object], None]:
+        def forget(_: object) -> None:
+            if self._workers.get(uid) is worker:
+                del self._workers[uid]
+
+        return forget

@@ -1,0 +1,399 @@
+"""One worker per pod UID: compares what the API wants with what the runtime has, and closes the gap.
+
+The worker is level-triggered. Anything may wake it (a changed pod, a runtime event, a probe, a timer, a
+finished step), and each time it reads both sides afresh and decides anew. Slow steps (pulling an image,
+starting a container, a grace period) run as tasks of their own, at most one a concern, so that the worker
+always answers. States:
+
+    RUNNING ──deleted, failed or finished──▶ TERMINATING ──all stopped──▶ TERMINATED ──gone from API──▶ GONE
+
+A pod that ended by itself stays TERMINATED, with its dead containers kept for their logs, until it is
+deleted; then everything it had is removed and the API server is told (DELETE with grace 0).
+Killed at any point, the next kubelet comes to the same decisions, because nothing is remembered but
+what the API and the runtime know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from podling.api import core_v1
+from podling.api.pods import is_deleting, is_terminal
+from podling.api.times import now_rfc3339, parse_time
+from podling.client.errors import ClientError
+from podling.kubelet import names
+from podling.kubelet.container_config import PreparedVolume
+from podling.kubelet.container_start import (
+    StartProblem,
+    StartRequest,
+    pull_for_container,
+    run_post_start,
+    start_container,
+)
+from podling.kubelet.container_stop import stop_record
+from podling.kubelet.environment import Sources
+from podling.kubelet.events import NORMAL, WARNING
+from podling.kubelet.field_paths import PodFacts
+from podling.kubelet.pod_actions import ContainerKill, PodActions, compute_actions
+from podling.kubelet.pod_termination import PodTermination
+from podling.kubelet.probes.manager import PodProbes
+from podling.kubelet.runtime_state import PodRuntime, read_pod_runtime
+from podling.kubelet.sandbox_start import start_sandbox
+from podling.kubelet.services import PodServices
+from podling.kubelet.status import Failure, StatusInputs, Waiting, compute_status
+from podling.kubelet.steps import Steps
+from podling.kubelet.termination_message import read_message
+from podling.kubelet.volumes.manager import MountFailure, prepare_volumes
+from podling.kubelet.volumes.payload import pod_sources
+from podling.runtime.cri import messages as cri
+from podling.runtime.cri.errors import CRIError
+
+FIRST_STATUS_DEFER_S = 0.5
+"""A pod that runs sooner never reports ContainerCreating: one request less in every start."""
+RESTART_STATUS_DEFER_S = 0.08
+"""A container's end must be in the API within 100 ms, a restart is often faster than that."""
+
+log = logging.getLogger(__name__)
+
+
+class WorkerState(StrEnum):
+    RUNNING = "Running"
+    TERMINATING = "Terminating"
+    TERMINATED = "Terminated"
+    GONE = "Gone"
+
+
+class PodWorker:
+    """Created by the pod manager when a pod appears; `run()` ends when nothing of the pod is left."""
+
+    def __init__(self, services: PodServices, pod: core_v1.Pod, *, rejected: Failure | None = None) -> None:
+        self._services = services
+        self._pod = pod
+        self._uid = names.pod_uid(pod)
+        self._in_api = True
+        self._state = WorkerState.RUNNING
+        self._failure = rejected
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._steps = Steps(self.wake)
+        self._waiting: dict[str, Waiting] = {}
+        self._volumes: Mapping[str, PreparedVolume] | None = None
+        self._messages: dict[str, str] = {}
+        self._told_backoff: set[str] = set()
+        self._last_status = pod.status or core_v1.PodStatus()
+        self._probes = PodProbes(services.runtime, services.events, self.wake)
+        self._termination = PodTermination(services, pod)
+
+    # What the outside says
+
+    @property
+    def pod(self) -> core_v1.Pod:
+        return self._pod
+
+    @property
+    def state(self) -> WorkerState:
+        return self._state
+
+    def update(self, pod: core_v1.Pod) -> None:
+        """The API has a newer version of the pod."""
+        old, self._pod = self._pod, pod
+        self._termination.update(pod)
+        if _concerns_worker(old, pod):
+            self.wake()
+
+    def removed(self) -> None:
+        """The pod is gone from the API: whatever still runs is ended quickly."""
+        self._in_api = False
+        self._services.statuses.forget(self._uid)
+        self._termination.hurry()
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again."""
+        self._wake.set()
+
+    # The loop
+
+    async def run(self) -> None:
+        self.wake()
+        try:
+            while self._state is not WorkerState.GONE:
+                await self._wake.wait()
+                self._wake.clear()
+                try:
+                    await self._sync()
+                except (CRIError, ClientError, OSError) as err:
+                    log.warning("pod %s: %s", names.pod_full(self._pod), err)
+                    self._wake_in(self._steps.failed("sync"))
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._probes.stop()
+            await self._steps.cancel()
+
+    async def _sync(self) -> None:
+        if self._state is WorkerState.RUNNING:
+            await self._sync_running()
+        if self._state is WorkerState.TERMINATING:
+            await self._sync_terminating()
+        if self._state is WorkerState.TERMINATED and (not self._in_api or is_deleting(self._pod)):
+            await self._sync_terminated()
+
+    def _ends(self) -> bool:
+        return (
+            not self._in_api
+            or is_deleting(self._pod)
+            or is_terminal(self._pod)
+            or self._failure is not None
+            or self._last_status.phase in ("Succeeded", "Failed")
+        )
+
+    async def _sync_running(self) -> None:
+        self._check_deadline()
+        if self._ends():
+            await self._begin_termination()
+            return
+        runtime = await read_pod_runtime(self._services.runtime, self._uid)
+        self._probes.sync(self._pod, runtime)
+        actions = compute_actions(
+            self._pod,
+            runtime,
+            backoff=self._services.backoff,
+            now=self._services.wall_clock(),
+            probes=self._probes.view(),
+        )
+        if actions.finished:
+            await self._begin_termination()
+            return
+        self._perform(actions, runtime)
+        self._report(runtime)
+
+    def _check_deadline(self) -> None:
+        deadline_s = names.pod_spec(self._pod).active_deadline_seconds
+        if deadline_s is None or not self._last_status.start_time or self._failure:
+            return
+        left = parse_time(self._last_status.start_time).timestamp() + deadline_s - self._services.wall_clock()
+        if left > 0:
+            self._wake_in(left)
+            return
+        text = "Pod was active on the node longer than the specified deadline"
+        self._failure = Failure(reason="DeadlineExceeded", message=text)
+        self._services.events.pod(self._pod, NORMAL, "DeadlineExceeded", text)
+
+    # Performing
+
+    def _perform(self, actions: PodActions, runtime: PodRuntime) -> None:
+        """Launch what is to be done and not already under way."""
+        if self._volumes is None:
+            self._launch("volumes", self._prepare_volumes)
+        if actions.create_sandbox:
+            self._launch("sandbox", lambda: self._start_sandbox(actions))
+            return
+        if self._steps.active("sandbox"):
+            return
+        starting = {start.container.name for start in actions.start}
+        for kill in actions.kill:
+            if kill.record.name not in starting:
+                self._launch(f"kill {kill.record.id}", partial(self._kill, kill))
+        if self._volumes is not None:
+            for start in actions.start:
+                old = next((kill for kill in actions.kill if kill.record.name == start.container.name), None)
+                request = StartRequest(pod=self._pod, start=start, runtime=runtime, volumes=self._volumes)
+                self._launch(f"start {start.container.name}", partial(self._start, request, old))
+        self._note_backoff(actions)
+        if actions.remove or actions.remove_sandboxes:
+            self._launch("remove", lambda: self._steps.uninterrupted(self._remove(actions)))
+
+    def _launch(self, key: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a step unless it runs already or failed a moment ago; then a timer comes back to it."""
+        wait_s = self._steps.launch(key, work, name=f"{key} of {names.pod_key(self._pod)}")
+        if wait_s is not None:
+            self._wake_in(wait_s)
+
+    async def _prepare_volumes(self) -> None:
+        pod = self._pod
+        keys = pod_sources(pod)
+        facts = PodFacts(host_ip=self._services.config.node_ip, allocatable=self._services.allocatable)
+        try:
+            sources = (
+                await self._services.objects.fetch(names.pod_namespace(pod), keys) if keys else Sources()
+            )
+            self._volumes = await prepare_volumes(self._services.config, pod, sources=sources, facts=facts)
+        except MountFailure as err:
+            self._services.events.pod(pod, WARNING, "FailedMount", str(err))
+            raise
+
+    async def _start_sandbox(self, actions: PodActions) -> None:
+        await self._steps.uninterrupted(start_sandbox(self._services, self._pod, actions))
+
+    async def _start(self, request: StartRequest, old: ContainerKill | None) -> None:
+        """Start a container; `old` is its predecessor when that has to be stopped first."""
+        name = request.start.container.name
+        try:
+            if old is not None:
+                await self._kill(old)
+            image = await pull_for_container(self._services, request)
+            # A start cancelled from here on would leave a container nobody asked for: see Steps.
+            container_id = await self._steps.uninterrupted(start_container(self._services, request, image))
+            await run_post_start(self._services, request, container_id)
+        except StartProblem as err:
+            self._waiting[name] = Waiting(reason=err.reason, message=err.message)
+            if err.retry_at is not None:
+                now = self._services.wall_clock()
+                self._steps.hold(f"start {name}", max(0.0, err.retry_at - now))
+                return
+            raise
+        self._waiting.pop(name, None)
+
+    async def _kill(self, kill: ContainerKill) -> None:
+        grace = names.pod_spec(self._pod).termination_grace_period_seconds
+        grace_s = 30 if grace is None else grace
+        await stop_record(self._services, self._pod, kill.record, grace_s=grace_s, message=kill.message)
+
+    async def _remove(self, actions: PodActions) -> None:
+        runtime = self._services.runtime
+        for record in actions.remove:
+            await runtime.remove_container(cri.RemoveContainerRequest(container_id=record.id))
+        for sandbox_id in actions.remove_sandboxes:
+            await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+            await runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+
+    def _note_backoff(self, actions: PodActions) -> None:
+        """CrashLoopBackOff: shown in the status, told once for each wait, ended by a timer."""
+        names_off = {item.container.name for item in actions.backing_off}
+        for name in [n for n, w in self._waiting.items() if w.reason == "CrashLoopBackOff"]:
+            if name not in names_off:
+                del self._waiting[name]
+        for item in actions.backing_off:
+            name = item.container.name
+            what = f"restarting failed container={name} pod={names.pod_full(self._pod)}"
+            self._waiting[name] = Waiting(
+                reason="CrashLoopBackOff", message=f"back-off {_go_duration(item.delay_s)} {what}"
+            )
+            told = f"{name} {item.until}"
+            if told not in self._told_backoff:
+                self._told_backoff.add(told)
+                text = f"Back-off restarting failed container {name} in pod {names.pod_full(self._pod)}"
+                self._services.events.container(self._pod, name, WARNING, "BackOff", text)
+        if actions.wake_at is not None:
+            self._wake_in(actions.wake_at - self._services.wall_clock())
+
+    # Status
+
+    def _report(self, runtime: PodRuntime, *, terminated: bool = False) -> None:
+        status = compute_status(
+            StatusInputs(
+                pod=self._pod,
+                runtime=runtime,
+                previous=self._last_status,
+                host_ip=self._services.config.node_ip,
+                now=now_rfc3339(),
+                waiting=self._shown_waiting(runtime),
+                ready=self._probes.ready(),
+                starting=self._probes.view().starting,
+                messages=self._read_messages(runtime),
+                failure=self._failure,
+                terminated=terminated,
+            )
+        )
+        self._last_status = status
+        if self._in_api:
+            self._services.statuses.set(self._pod, status, defer_s=self._defer_s(status))
+
+    def _defer_s(self, status: core_v1.PodStatus) -> float:
+        """How long this status may wait for a better one that is already being worked on."""
+        if not self._steps.busy or self._waiting:
+            return 0.0
+        return FIRST_STATUS_DEFER_S if status.phase == "Pending" else RESTART_STATUS_DEFER_S
+
+    def _shown_waiting(self, runtime: PodRuntime) -> dict[str, Waiting]:
+        """Problems, and for ended containers that are being started again: that they are."""
+        shown = dict(self._waiting)
+        spec = names.pod_spec(self._pod)
+        default = Waiting(reason="PodInitializing" if spec.init_containers else "ContainerCreating")
+        sandbox = runtime.ready_sandbox
+        if self._state is not WorkerState.RUNNING:
+            return {}
+        for container in spec.containers:
+            record = runtime.latest(container.name)
+            if record is None or not record.exited or container.name in shown:
+                continue
+            replaced = sandbox is None or record.sandbox_id != sandbox.id
+            if replaced or self._steps.active(f"start {container.name}"):
+                shown[container.name] = default
+        return shown
+
+    def _read_messages(self, runtime: PodRuntime) -> dict[str, str]:
+        ended = [record for record in runtime.containers if record.exited]
+        for record in ended:
+            if record.id not in self._messages:
+                self._messages[record.id] = read_message(record)
+        known = {record.id for record in ended}
+        self._messages = {key: text for key, text in self._messages.items() if key in known}
+        return self._messages
+
+    # The end
+
+    async def _begin_termination(self) -> None:
+        self._state = WorkerState.TERMINATING
+        self._probes.stop()
+        await self._steps.cancel()
+
+    async def _sync_terminating(self) -> None:
+        """Stop everything; the status goes on being reported while grace periods run."""
+        runtime = await read_pod_runtime(self._services.runtime, self._uid)
+        self._termination.note_runtime(runtime)
+        if self._termination.stopped(runtime):
+            # A final phase in the API was written from better knowledge than we may have left.
+            if not is_terminal(self._pod):
+                self._report(runtime, terminated=True)
+            self._state = WorkerState.TERMINATED
+            return
+        self._launch("terminate", self._termination.stop_all)
+        self._report(runtime)
+
+    async def _sync_terminated(self) -> None:
+        """Deleted: remove what is left on the node, then from the API."""
+        if self._steps.active("remove pod"):
+            return
+        if self._termination.removed:
+            if not self._in_api:
+                self._state = WorkerState.GONE
+            return
+        self._launch("remove pod", lambda: self._termination.remove(in_api=self._in_api))
+
+    def _wake_in(self, delay_s: float) -> None:
+        """Wake after `delay_s`; the earliest of several wishes is kept, later ones ask again."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(0.0, delay_s)
+        if self._timer is not None and not self._timer.cancelled() and loop.time() < self._timer_at <= at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = loop.call_at(at, self.wake)
+
+
+def _concerns_worker(old: core_v1.Pod, new: core_v1.Pod) -> bool:
+    """False for the echo of our own status, which comes back from the API after every report."""
+    if old.spec != new.spec or is_terminal(old) != is_terminal(new) or names.pod_spec(new).readiness_gates:
+        return True
+    before, after = old.metadata, new.metadata
+    return (
+        before.deletion_timestamp != after.deletion_timestamp
+        or before.deletion_grace_period_seconds != after.deletion_grace_period_seconds
+        or before.labels != after.labels
+        or before.annotations != after.annotations
+    )
+
+
+def _go_duration(seconds: float) -> str:
+    """As Go prints durations: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,1 @@
+"""Liveness, readiness and startup probes: one task a probe of a running container."""

@@ -1,0 +1,42 @@
+"""What every pod worker needs of the node: one frozen bundle instead of a dozen parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from podling.client.client import Client
+from podling.kubelet.backoff import Backoff
+from podling.kubelet.cgroups import PodCgroups
+from podling.kubelet.config import KubeletConfig
+from podling.kubelet.dns import ResolvConf, parse_resolv_conf
+from podling.kubelet.events import PodEvents
+from podling.kubelet.images import ImageManager
+from podling.kubelet.objects import ObjectCache
+from podling.kubelet.status_manager import StatusManager
+from podling.runtime.cri.service import RuntimeService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodServices:
+    config: KubeletConfig
+    client: Client
+    runtime: RuntimeService
+    images: ImageManager
+    objects: ObjectCache
+    events: PodEvents
+    statuses: StatusManager
+    backoff: Backoff
+    cgroups: PodCgroups
+    allocatable: Mapping[str, str]
+    """The node's allocatable resources."""
+    node_memory_bytes: int
+    wall_clock: Callable[[], float]
+    """Seconds since the epoch; the runtime stamps containers' ends in the same clock."""
+
+    def resolver(self) -> ResolvConf:
+        """The node's resolver as it is now: it changes when a laptop changes networks."""
+        try:
+            return parse_resolv_conf(self.config.resolv_conf.read_text())
+        except FileNotFoundError:
+            return ResolvConf()

@@ -1,0 +1,1 @@
+"""Volumes of the pods on this node: prepared before containers start, gone with the pod."""
