@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
@@ -11,57 +10,24 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from podling.client.errors import TransportError
 from podling.client.http import ClientConfig, HttpTransport, close_quietly
+from podling.machine.pki import issue, make_ca
 
 Pair = tuple[bytes, bytes]
 """Certificate and key, PEM."""
 
 
-def make_certificate(common_name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(issuer[0].subject if issuer else name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-    )
-    return builder.sign(issuer[1] if issuer else key, hashes.SHA256()), key
-
-
-def pem(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
-    return (
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
-
-
 @pytest.fixture(scope="module")
 def pki() -> dict[str, Pair]:
-    ca = make_certificate("ca", None)
-    return {
-        "ca": pem(*ca),
-        "server": pem(*make_certificate("server", ca)),
-        "client": pem(*make_certificate("admin", ca)),
+    ca = make_ca()
+    pairs = {
+        "ca": ca,
+        "server": issue(ca, "server", addresses=[IPv4Address("127.0.0.1")]),
+        "client": issue(ca, "admin"),
     }
+    return {name: (pair.cert_pem, pair.key_pem) for name, pair in pairs.items()}
 
 
 @pytest.fixture
@@ -135,7 +101,7 @@ async def test_a_token_file_is_read_at_every_request(url: str, pki: dict[str, Pa
 
 
 async def test_an_unknown_authority_is_a_transport_error(url: str) -> None:
-    stranger = pem(*make_certificate("stranger", None))[0]
+    stranger = make_ca("stranger").cert_pem
     with pytest.raises(TransportError, match="CERTIFICATE_VERIFY_FAILED"):
         await ask(ClientConfig(server=url, ca_data=stranger))
 
