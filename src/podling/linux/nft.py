@@ -57,17 +57,16 @@ def run(text: str) -> str:
     return output
 
 
-def rules(family: str, table: str, chain: str) -> list[NFTRule]:
-    """The rules of a chain; none when the chain does not exist."""
+def list_table(family: str, table: str) -> str:
+    """The table as text, with handles; empty when it does not exist."""
     try:
-        listing = run(f"list chain {family} {table} {chain}\n")
+        return run(f"list table {family} {table}\n")
     except NFTNotFound:
-        return []
-    return parse_rules(listing)
+        return ""
 
 
 def parse_rules(listing: str) -> list[NFTRule]:
-    """Rules in the output of `nft -a list chain`."""
+    """The rules in a listing with handles."""
     found = []
     for line in listing.splitlines():
         text, mark, handle = line.strip().rpartition(" # handle ")

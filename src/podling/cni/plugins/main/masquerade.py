@@ -12,14 +12,13 @@ from podling.linux import nft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from podling.cni.types import IPInterface
 
 FAMILY, TABLE, CHAIN = "inet", "cni_plugins_masquerade", "masq_checks"
 COMMENT_MAX = 128  # bytes the kernel keeps of a comment
 
-# Written whole every time: cheaper than asking whether it is there, and it repairs what a hand has changed.
 BASE = f"""\
 add table {FAMILY} {TABLE}
 add chain {FAMILY} {TABLE} {CHAIN}
@@ -31,26 +30,48 @@ add rule {FAMILY} {TABLE} postrouting goto {CHAIN}
 """
 
 
+# Rules of `postrouting` as the kernel lists them; with these the table is complete.
+_BASE_LISTED = (
+    "hook postrouting",
+    "ip daddr 224.0.0.0/4 return",
+    "ip6 daddr ff00::/8 return",
+    f"goto {CHAIN}",
+)
+ATTEMPTS = 5  # each lost one means that another ADD or DEL got through
+
+
 def add(network: str, ifname: str, container_id: str, addresses: Iterable[IPInterface]) -> None:
     """Masquerade these addresses, in place of what the container had before. `nft.NFTError`."""
-    nft.run(
-        BASE
-        + _deletions(_own_rules(network, ifname, container_id))
-        + compute_rules(network, ifname, container_id, addresses)
-    )
+    text = compute_rules(network, ifname, container_id, addresses)
+
+    def attempt() -> None:
+        listing = nft.list_table(FAMILY, TABLE)
+        # Declaring a hooked chain makes the kernel wait 10 ms for a grace period, even if it is there.
+        base = "" if all(words in listing for words in _BASE_LISTED) else BASE
+        nft.run(base + _deletions(_own_rules(listing, network, ifname, container_id)) + text)
+
+    _retrying(attempt)
 
 
 def remove(network: str, ifname: str, container_id: str) -> None:
     """Take the container's rules away; none is fine."""
-    for _ in range(3):
-        own = _own_rules(network, ifname, container_id)
-        if not own:
-            return
-        try:
+
+    def attempt() -> None:
+        own = _own_rules(nft.list_table(FAMILY, TABLE), network, ifname, container_id)
+        if own:
             nft.run(_deletions(own))
-        except nft.NFTNotFound:  # a second DEL was at it at the same time: look again
+
+    _retrying(attempt)
+
+
+def _retrying(attempt: Callable[[], None]) -> None:
+    """What was listed may be gone when it is to be deleted: then look again."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except nft.NFTNotFound:
             continue
-        return
+    return attempt()
 
 
 def compute_rules(network: str, ifname: str, container_id: str, addresses: Iterable[IPInterface]) -> str:
@@ -78,9 +99,9 @@ def _mark(network: str, ifname: str, container_id: str) -> str:
     return f"{short(network)}-{short(f'{ifname}:{container_id}')}"
 
 
-def _own_rules(network: str, ifname: str, container_id: str) -> list[nft.NFTRule]:
+def _own_rules(listing: str, network: str, ifname: str, container_id: str) -> list[nft.NFTRule]:
     mark = _mark(network, ifname, container_id)
-    return [rule for rule in nft.rules(FAMILY, TABLE, CHAIN) if rule.comment.startswith(mark)]
+    return [rule for rule in nft.parse_rules(listing) if rule.comment.startswith(mark)]
 
 
 def _deletions(rules: list[nft.NFTRule]) -> str:

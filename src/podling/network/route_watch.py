@@ -1,0 +1,83 @@
+"""Telling when the kernel may have lost routes of ours.
+
+The kernel announces deletions of routes, but is silent about those that vanish with a link going down or with
+an address; so links our routes use, and addresses, are watched as well. Every pod that starts makes a handful
+of link events: they are told apart by the message header alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import struct
+from types import TracebackType
+from typing import Self
+
+from podling.linux.netlink.addresses import RTM_DELADDR, RTM_NEWADDR
+from podling.linux.netlink.links import IFF_UP, RTM_DELLINK, RTM_NEWLINK
+from podling.linux.netlink.routes import RTM_DELROUTE
+from podling.linux.netlink.socket import NetlinkSocket
+from podling.linux.netlink.wire import Message
+
+# <linux/rtnetlink.h>
+RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 5, 7
+RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE = 9, 11
+
+_IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
+_PROTOCOL_OFFSET = 5  # of rtm_protocol in struct rtmsg
+
+log = logging.getLogger(__name__)
+
+
+class RouteWatch:
+    """Sets `changed` when routes of `protocol` may be missing. A context manager, used on an event loop."""
+
+    def __init__(self, protocol: int, changed: asyncio.Event) -> None:
+        self._protocol = protocol
+        self._changed = changed
+        self.links: frozenset[int] | None = None  # ifindexes our routes use; None: any link matters
+
+    def __enter__(self) -> Self:
+        self._socket = NetlinkSocket(
+            groups=(
+                RTNLGRP_LINK,
+                RTNLGRP_IPV4_IFADDR,
+                RTNLGRP_IPV4_ROUTE,
+                RTNLGRP_IPV6_IFADDR,
+                RTNLGRP_IPV6_ROUTE,
+            )
+        )
+        self._socket.set_blocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket.fileno(), self._read)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                messages = self._socket.receive()
+            except BlockingIOError:
+                return
+            except OSError as err:
+                if err.errno != errno.ENOBUFS:
+                    raise
+                self._changed.set()  # we fell behind: anything may have happened
+                continue
+            if any(map(self._matters, messages)):
+                self._changed.set()
+
+    def _matters(self, message: Message) -> bool:
+        if message.kind == RTM_DELROUTE:
+            return message.body[_PROTOCOL_OFFSET] == self._protocol
+        if message.kind in (RTM_NEWLINK, RTM_DELLINK):
+            _, _, index, _, change = _IFINFO.unpack_from(message.body)
+            concerned = self.links is None or index in self.links
+            return concerned and bool(change & IFF_UP or message.kind == RTM_DELLINK)
+        return message.kind in (RTM_NEWADDR, RTM_DELADDR)
