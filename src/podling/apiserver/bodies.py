@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 from podling.api.defaults import apply_defaults
+from podling.api.protobuf import MEDIA_TYPE as PROTOBUF
+from podling.api.protobuf import ProtobufError, decode_object
 from podling.api.schema import DecodeError, cannot_be_handled, decode_json, schema
 from podling.apiserver import errors, gojson
 from podling.apiserver.request import Request
@@ -21,7 +23,7 @@ from podling.apiserver.resource import Object
 
 JSON = "application/json"
 YAML = "application/yaml"
-ACCEPTED = (JSON, YAML)
+ACCEPTED = (JSON, YAML, PROTOBUF)
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """Upstream's limit for any request; etcd's own is 1.5 MiB."""
 
@@ -116,6 +118,8 @@ def _parse(request: Request, kind: Kind, *, strict: bool) -> tuple[Object, list[
     if media_type not in ACCEPTED:
         raise errors.unsupported_media_type(ACCEPTED)
     body = request.body
+    if media_type == PROTOBUF:
+        return _parse_protobuf(body, kind), []
     parse, what = (parse_yaml, "") if media_type == YAML else (parse_json, "json parse error: ")
     try:
         obj = parse(body)
@@ -127,6 +131,13 @@ def _parse(request: Request, kind: Kind, *, strict: bool) -> tuple[Object, list[
     if not strict:
         return obj, []
     return obj, _duplicate_yaml_keys(body) if media_type == YAML else _duplicate_fields(body)
+
+
+def _parse_protobuf(body: bytes, kind: Kind) -> Object:
+    try:
+        return decode_object(body, kind.group_version, kind.kind)
+    except ProtobufError as err:
+        raise _unrecognized(kind, str(err), body) from err
 
 
 def _duplicate_fields(body: bytes) -> list[str]:

@@ -149,7 +149,7 @@ async def update(
         new = change(objects.from_entry(entry))
         _check_identity(target, new, old, entry)
         _prepare_update(cluster, resource, new, old, subresource)
-        if faults := validate_update(resource.kind, new, old):
+        if faults := validate_update(resource.kind, new, old, subresource):
             raise errors.invalid(resource.kind, target.name, faults, group=resource.group)
         if dry_run:
             return Outcome(new)
