@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,12 @@ class LocalAPI:
         self._ca = pki.make_ca()
         ca_cert, _ = self._ca.write(directory, "ca")
         cert, key = pki.issue(self._ca, "kube-apiserver", addresses=[LOOPBACK]).write(directory, "apiserver")
+        # Chosen beforehand: the `kubernetes` endpoints name the port before the server listens.
+        with socket.create_server((str(LOOPBACK), 0)) as free:
+            port: int = free.getsockname()[1]
         self._config = APIServerConfig(
-            bind_address="127.0.0.1",
-            port=0,
+            bind_address=str(LOOPBACK),
+            port=port,
             advertise_address=LOOPBACK,
             tls_cert=cert,
             tls_key=key,
@@ -48,7 +51,6 @@ class LocalAPI:
 
     async def stop(self) -> None:
         """Like a crash for its clients, but that the store is closed properly."""
-        self._config = replace(self._config, port=self.server.port)
         await self.server.stop()
         self.server = APIServer(self._config)
 

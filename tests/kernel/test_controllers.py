@@ -160,7 +160,12 @@ async def test_a_silent_node_is_unreachable_and_loses_its_pods(client: Client) -
     await client.create(make_pod("web", nodeName="node-1"))
     patient = {"operator": "Exists"}
     await client.create(make_pod("patient", nodeName="node-1", tolerations=[patient]))
-    brief = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 1}
+    brief = {
+        "key": "node.kubernetes.io/unreachable",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 1,
+    }
     await client.create(make_pod("brief", nodeName="node-1", tolerations=[brief]))
     await set_status(client, "patient", phase="Running", conditions=[{"type": "Ready", "status": "True"}])
 
