@@ -8,7 +8,6 @@ request, inside the running loop, so that a transport may be constructed before 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import ssl
@@ -226,9 +225,3 @@ def _keep_alive(response: aiohttp.ClientResponse) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_IDLE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, TCP_KEEPALIVE_INTERVAL_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, TCP_KEEPALIVE_PROBES)
-
-
-async def close_quietly(transport: HttpTransport) -> None:
-    """Close and let the loop run once more, so that TLS connections finish closing before the loop does."""
-    await transport.close()
-    await asyncio.sleep(0)

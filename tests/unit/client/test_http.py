@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from podling.client.errors import TransportError
-from podling.client.http import ClientConfig, HttpTransport, close_quietly
+from podling.client.http import ClientConfig, HttpTransport
 from podling.machine.pki import issue, make_ca
 
 Pair = tuple[bytes, bytes]
@@ -60,7 +60,7 @@ async def ask(config: ClientConfig, times: int = 1) -> list[bytes]:
     try:
         return [(await transport.request("GET", "/who")).body for _ in range(times)]
     finally:
-        await close_quietly(transport)
+        await transport.close()
 
 
 async def test_certificates_may_be_bytes_or_files(url: str, pki: dict[str, Pair], tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_a_token_file_is_read_at_every_request(url: str, pki: dict[str, Pa
     assert b"Bearer one" in (await transport.request("GET", "/")).body
     token.write_text("two\n")
     assert b"Bearer two" in (await transport.request("GET", "/")).body
-    await close_quietly(transport)
+    await transport.close()
 
 
 async def test_an_unknown_authority_is_a_transport_error(url: str) -> None:
