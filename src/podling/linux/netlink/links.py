@@ -120,6 +120,10 @@ def add_bridge(
     up: bool = True,
     vlan_filtering: bool = False,
 ) -> Request:
+    """A bridge given a `mac` keeps it whatever ports come and go, and shows NO-CARRIER while it has none.
+
+    Without one the kernel leaves the carrier of a new bridge on until a first port has come and gone.
+    """
     flags = IFF_UP if up else 0
     data = attr_u8(IFLA_BR_VLAN_FILTERING, 1) if vlan_filtering else b""
     body = _IFINFO.pack(AF_UNSPEC, 0, 0, flags, flags) + attr_str(IFLA_IFNAME, name)

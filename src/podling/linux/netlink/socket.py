@@ -36,6 +36,7 @@ SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
 
 RECEIVE_BYTES = 65536  # the kernel fills at most 32 KiB of a dump at a time
+BATCH = 64  # requests sent at once; their acknowledgements wait in a receive buffer with room for some 250
 DUMP_ATTEMPTS = 20  # a table that changes this often in a row is not going to hold still
 
 
@@ -70,10 +71,18 @@ class NetlinkSocket:
         self._socket.setblocking(blocking)
 
     def execute(self, *requests: Request) -> None:
-        """Send all requests in one system call and wait for every acknowledgement.
+        """Send all requests, many in one system call, and wait for every acknowledgement.
 
         The kernel goes on after a refused request; the first refusal is raised, as `NetlinkError`.
         """
+        failure: NetlinkError | None = None
+        for start in range(0, len(requests), BATCH):
+            refusal = self._execute_batch(requests[start : start + BATCH])
+            failure = failure or refusal
+        if failure:
+            raise failure
+
+    def _execute_batch(self, requests: Sequence[Request]) -> NetlinkError | None:
         first = self._sequence + 1
         self._sequence += len(requests)
         self._socket.send(
@@ -90,8 +99,7 @@ class NetlinkSocket:
                     continue
                 waiting -= 1
                 failure = failure or error_of(reply, requests[place].what)
-        if failure:
-            raise failure
+        return failure
 
     def get(self, request: Request) -> Message:
         """The one message that answers a get request."""
