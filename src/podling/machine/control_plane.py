@@ -16,7 +16,7 @@ from pathlib import Path
 from podling.apiserver.config import APIServerConfig
 from podling.apiserver.server import APIServer
 from podling.client.client import Client
-from podling.controllers.manager import ControllerManager
+from podling.controllers.manager import ControllerConfig, ControllerManager
 from podling.scheduler.scheduler import Scheduler
 
 PKI = Path("/etc/kubernetes/pki")
