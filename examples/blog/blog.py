@@ -50,7 +50,7 @@ REASONS = {
 }
 
 
-def escape(text):
+def escape(text: str) -> str:
     for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(char, entity)
     return text
@@ -59,10 +59,10 @@ def escape(text):
 class Blog:
     """Posts of a directory, newest first."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: str) -> None:
         self.directory = directory
 
-    def posts(self):
+    def posts(self) -> list[tuple[str, str, str, str]]:
         found = []
         for name in os.listdir(self.directory):
             match = POST_NAME.fullmatch(name)
@@ -72,7 +72,7 @@ class Blog:
                 found.append((match[1], match[2], title.strip(), text.strip()))
         return sorted(found, reverse=True)
 
-    def front(self):
+    def front(self) -> tuple[str, str]:
         items = [
             f'<article><h2><a href="/{slug}/">{escape(title)}</a></h2><time>{date}</time>'
             f"<p>{escape(text.partition(chr(10) + chr(10))[0])}</p></article>"
@@ -80,7 +80,7 @@ class Blog:
         ]
         return TITLE, "\n".join(items)
 
-    def post(self, slug):
+    def post(self, slug: str) -> tuple[str, str] | None:
         for date, name, title, text in self.posts():
             if name == slug:
                 paragraphs = "".join(f"<p>{escape(part)}</p>\n" for part in text.split("\n\n"))
@@ -90,7 +90,7 @@ class Blog:
                 )
         return None
 
-    def answer(self, method, path):
+    def answer(self, method: str, path: str) -> tuple[int, str, str]:
         """Status, title and body of a page."""
         if method not in ("GET", "HEAD"):
             return 405, "Method not allowed", "<p>This blog is for reading.</p>"
@@ -102,19 +102,19 @@ class Blog:
 
 
 class Server:
-    def __init__(self, blog, port):
+    def __init__(self, blog: Blog, port: int) -> None:
         self.blog = blog
         self.port = port
         self.host = socket.gethostname()
 
-    def run(self):
+    def run(self) -> None:
         with socket.create_server(("0.0.0.0", self.port), backlog=64) as listener:
             print(f"{TITLE} listens on port {self.port}", flush=True)
             while True:
                 connection, peer = listener.accept()
                 threading.Thread(target=self.serve, args=(connection, peer[0]), daemon=True).start()
 
-    def serve(self, connection, peer):
+    def serve(self, connection: socket.socket, peer: str) -> None:
         """Requests of one connection, until the client is done with it."""
         connection.settimeout(IDLE_S)
         try:
@@ -124,7 +124,7 @@ class Server:
         except OSError:
             pass  # the client went away
 
-    def serve_one(self, connection, lines, peer):
+    def serve_one(self, connection: socket.socket, lines: socket.SocketIO, peer: str) -> bool:
         request = lines.readline(MAX_REQUEST)
         if not request:
             return False
@@ -150,7 +150,7 @@ class Server:
         print(f'{peer} "{words[0]} {words[1]}" {page[0]} "{headers.get("user-agent", "-")}"', flush=True)
         return keep
 
-    def reply(self, connection, method, page, keep):
+    def reply(self, connection: socket.socket, method: str, page: tuple[int, str, str], keep: bool) -> None:
         status, title, text = page
         body = PAGE.format(title=escape(title), body=text, host=escape(self.host), port=self.port).encode()
         head = (
@@ -161,7 +161,7 @@ class Server:
         connection.sendall(head if method == "HEAD" else head + body)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "2368")))
     parser.add_argument("--posts", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "posts"))

@@ -244,7 +244,7 @@ class ImageStore:
     async def pull(
         self, ref: str, auth: RegistryAuth | None = None, *, insecure: bool = False
     ) -> ImageRecord:
-        """Fetch from a registry. Raises `PullError` (soon, when there is no network), `InvalidReferenceError`."""
+        """Fetch from a registry. Raises `PullError` (soon without a network), `InvalidReferenceError`."""
         from podling.runtime.images.pull import pull
 
         return await pull(self, ref, auth, insecure=insecure)
