@@ -8,23 +8,9 @@ answer. The functions below are its constructors, named after the reason (Kubern
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 TOO_OLD = "too old resource version: {0} ({1})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What is wrong with one field, for `invalid`."""
-
-    field: str
-    reason: str
-    """A `CauseType` such as FieldValueInvalid."""
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
 
 
 class APIError(Exception):

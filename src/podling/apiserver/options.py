@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from podling.api.validation import FieldError
 from podling.apiserver import bodies, errors
 from podling.apiserver.registry import DeleteOptions
 from podling.apiserver.request import Request
@@ -17,7 +18,7 @@ def dry_run(request: Request, kind: str) -> bool:
 def _all(values: Sequence[str], kind: str) -> bool:
     for value in values:
         if value != "All":
-            fault = errors.Fault(
+            fault = FieldError(
                 field="dryRun",
                 reason="FieldValueNotSupported",
                 message=f'Unsupported value: "{value}": supported values: "All"',
@@ -39,7 +40,7 @@ def delete_options(request: Request) -> DeleteOptions:
         )
     policy = body.get("propagationPolicy") or query.get("propagationPolicy")
     if policy and policy not in ("Orphan", "Background", "Foreground"):
-        fault = errors.Fault(
+        fault = FieldError(
             field="propagationPolicy",
             reason="FieldValueNotSupported",
             message=f'Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"',

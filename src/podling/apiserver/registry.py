@@ -13,12 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-try:
-    from podling.api.validation import validate_create, validate_update
-except ImportError:
-    validate_create = validate_update = lambda *a: []
 from podling.api.names import generate_name
 from podling.api.times import now_rfc3339
+from podling.api.validation import FieldError, validate_create, validate_update
 from podling.apiserver import errors, objects
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.objects import Object
@@ -182,7 +179,7 @@ def _check_identity(target: Target, new: Object, old: Object, entry: Entry) -> N
         if int(version) != entry.revision:
             raise errors.modified(resource.qualified, target.name)
     elif not resource.strategy.unconditional_update:
-        fault = errors.Fault(
+        fault = FieldError(
             field="metadata.resourceVersion",
             reason="FieldValueInvalid",
             message="Invalid value: 0: must be specified for an update",

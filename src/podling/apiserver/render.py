@@ -7,10 +7,7 @@ from typing import Any
 
 import msgspec
 
-try:
-    from podling.api import tables
-except ImportError:
-    tables = None
+from podling.api import tables
 from podling.apiserver import errors, objects
 from podling.apiserver.negotiation import YAML, Accepted
 from podling.apiserver.objects import Object, encode
@@ -44,7 +41,7 @@ def one(
     resource: Resource, body: bytes, accept: Accepted, request: Request, *, status: int = 200
 ) -> Response:
     """A single object whose JSON is `body`."""
-    if accept.table and tables:
+    if accept.table:
         obj = objects.decode(body)
         version = obj["metadata"].get("resourceVersion", "")
         table = Table(resource, accept, request)
@@ -66,7 +63,7 @@ def collection(
     resource: Resource, entries: list[Entry], metadata: Object, accept: Accepted, request: Request
 ) -> Response:
     """A list. Its `metadata` has the resourceVersion, and `continue` when there is more."""
-    if accept.table and tables:
+    if accept.table:
         table = Table(resource, accept, request)
         rows = [table.row(objects.from_entry(e), objects.wire(resource, e)) for e in entries]
         return json_response(200, table.document(rows, metadata))

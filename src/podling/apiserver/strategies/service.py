@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from podling.api.defaults import initial_status
+from podling.api.validation import FieldError
 from podling.apiserver import errors
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.clusterip import AllocationError, ServiceAllocator
@@ -113,7 +114,7 @@ def recall(allocator: ServiceAllocator, obj: Object) -> None:
 def _invalid(obj: Object, why: str) -> errors.APIError:
     addresses = obj["spec"].get("clusterIPs") or []
     text = ",".join(f'"{a}"' for a in addresses)
-    fault = errors.Fault(
+    fault = FieldError(
         field="spec.clusterIPs", reason="FieldValueInvalid", message=f"Invalid value: [{text}]: {why}"
     )
     return errors.invalid("Service", obj["metadata"]["name"], [fault])
