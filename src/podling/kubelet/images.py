@@ -20,6 +20,9 @@ from podling.runtime.cri.service import ImageService
 from podling.runtime.images.errors import InvalidReferenceError
 from podling.runtime.images.reference import parse_reference
 
+SHOW_ERROR_S = 2.0
+"""How long ErrImagePull stands before it becomes ImagePullBackOff: enough for people and tools to see it."""
+
 
 class ImageProblem(Exception):
     """The container cannot start for want of its image: reason and message of its waiting state.

@@ -88,20 +88,20 @@ class PodTermination:
 
     async def _stop(self, record: ContainerRecord) -> None:
         """Stop one container, sooner when the grace period is shortened meanwhile."""
-        stop = asyncio.ensure_future(
-            stop_record(self._services, self._pod, record, grace_s=self._promised_s or FORCED_GRACE_S)
-        )
+        grace_s = self._promised_s or FORCED_GRACE_S
+        stop = asyncio.ensure_future(stop_record(self._services, self._pod, record, grace_s=grace_s))
         try:
             while not stop.done():
                 shortened = asyncio.ensure_future(self._shortened.wait())
                 await asyncio.wait({stop, shortened}, return_when=asyncio.FIRST_COMPLETED)
                 shortened.cancel()
                 if not stop.done():
-                    self._shortened.clear()
+                    # The first request goes on in the runtime; a second one with less time overtakes it.
                     timeout = self._promised_s or FORCED_GRACE_S
                     await self._services.runtime.stop_container(
                         cri.StopContainerRequest(container_id=record.id, timeout=timeout)
                     )
+                    return
             await stop
         finally:
             stop.cancel()

@@ -80,7 +80,6 @@ class PodWorker:
         self._failure = rejected
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
         self._steps = Steps(self.wake)
         self._waiting: dict[str, Waiting] = {}
         self._volumes: Mapping[str, PreparedVolume] | None = None
@@ -372,12 +371,15 @@ class PodWorker:
         """Wake after `delay_s`; the earliest of several wishes is kept, later ones ask again."""
         loop = asyncio.get_running_loop()
         at = loop.time() + max(0.0, delay_s)
-        if self._timer is not None and not self._timer.cancelled() and loop.time() < self._timer_at <= at:
-            return
         if self._timer is not None:
+            if self._timer.when() <= at:
+                return
             self._timer.cancel()
-        self._timer_at = at
-        self._timer = loop.call_at(at, self.wake)
+        self._timer = loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.wake()
 
 
 def _concerns_worker(old: core_v1.Pod, new: core_v1.Pod) -> bool:

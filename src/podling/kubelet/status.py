@@ -119,12 +119,13 @@ def _container_status(
             running=core_v1.ContainerStateRunning(started_at=rfc3339_ns(record.status.started_at))
         )
         status.started = record.id not in inputs.starting
-        status.ready = status.started and inputs.ready.get(record.id, True)
+        # An init container is ready when it has succeeded, everything else while it runs and can serve.
+        can_serve = status.started and inputs.ready.get(record.id, True)
+        status.ready = can_serve and not _is_plain_init(inputs.pod, container)
         status.last_state = _last_state(inputs, dead, old)
     elif record.exited and waiting is None:
         status.state = core_v1.ContainerState(terminated=_terminated(inputs, record))
         status.last_state = _last_state(inputs, dead[1:], old)
-        # An init container that succeeded counts as ready; a sidecar or regular one that ended does not.
         status.ready = record.status.exit_code == 0 and _is_plain_init(inputs.pod, container)
     else:
         reason = waiting or Waiting(reason=default_reason)
