@@ -127,9 +127,7 @@ class ImageManager:
             await self._shared_pull(image)
         except CRIError as err:
             self._note_failure(pod, container, key, err.message)
-            raise ImageProblem(
-                "ErrImagePull", err.message, self._backoff.ready_at(key, self._clock())
-            ) from err
+            raise ImageProblem("ErrImagePull", err.message, self._clock() + SHOW_ERROR_S) from err
         self._backoff.reset(key)
         took = f"{time.monotonic() - started:.3f}".rstrip("0").rstrip(".")
         pulled = await self._lookup(image)
