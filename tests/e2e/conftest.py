@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from podling.testing.cluster import PodlingCluster
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +32,26 @@ def images() -> None:
 
 @pytest.fixture(scope="session")
 def cluster(images: None) -> Iterator[PodlingCluster]:
-    with PodlingCluster("e2e") as made:
+    """$PODLING_E2E_NAME lets two people of one machine run these tests at once."""
+    with PodlingCluster(os.environ.get("PODLING_E2E_NAME", "e2e")) as made:
         yield made
 
 
 @pytest.fixture
 def namespace(cluster: PodlingCluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A fresh namespace, named after the test; deleted with all in it afterwards."""
-    name = request.node.originalname.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
+    yield from _namespace(cluster, request.node.originalname)
+
+
+@pytest.fixture(scope="module")
+def module_namespace(cluster: PodlingCluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace named after the test file, for pods that its tests share."""
+    yield from _namespace(cluster, Path(request.node.path).stem)
+
+
+def _namespace(cluster: PodlingCluster, test: str) -> Iterator[str]:
+    # Numbered: the namespace of a parametrized test's last run may still be on its way out.
+    name = f"{test.removeprefix('test_').replace('_', '-')[:40].rstrip('-')}-{next(_numbers)}"
     cluster.kubectl("create", "namespace", name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")

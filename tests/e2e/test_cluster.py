@@ -118,17 +118,17 @@ def test_two_clusters_live_side_by_side_and_leave_nothing(cluster: PodlingCluste
     with second:
         merged = yaml.safe_load(kubeconfig.read_text())
         assert merged["current-context"] == "podling-second"
-        assert {c["name"] for c in merged["contexts"]} == {"podling-e2e", "podling-second"}
+        assert {c["name"] for c in merged["contexts"]} == {f"podling-{cluster.name}", "podling-second"}
         second.apply(pod("inside", busybox("main")))
         second.wait("pod/inside", "condition=Ready")
         assert second.get("pod", "inside")["status"]["podIP"].startswith("10.245.")
-        listed = cluster.kubectl("--context", "podling-e2e", "get", "nodes", "-o", "name").split()
+        listed = cluster.kubectl("--context", f"podling-{cluster.name}", "get", "nodes", "-o", "name").split()
         assert len(listed) == 3
         # Left running: removing the cluster must take the pod along.
     assert leftovers("second") == before
     kubeconfig_now = yaml.safe_load(kubeconfig.read_text())
     assert [c["name"] for c in kubeconfig_now["contexts"]] == [c["name"] for c in contexts["contexts"]]
-    cluster.kubectl("config", "use-context", "podling-e2e")
+    cluster.kubectl("config", "use-context", f"podling-{cluster.name}")
 
 
 def test_up_works_after_everything_was_killed(images: None) -> None:
