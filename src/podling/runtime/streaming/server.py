@@ -88,9 +88,9 @@ class StreamingServer:
             # SPDY clients POST, WebSocket clients GET.
             app.router.add_get(path, handler, allow_head=False)
             app.router.add_post(path, handler)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, 0, shutdown_timeout=1).start()
+        await web.TCPSite(self._runner, self._host, 0).start()
         host, port = self._runner.addresses[0][:2]
         self._base_url = f"http://{host}:{port}"
 

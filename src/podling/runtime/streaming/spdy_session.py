@@ -30,8 +30,8 @@ from podling.runtime.streaming.spdy_frames import GoAwayStatus, ResetStatus, Spd
 
 MAX_WAITING_BYTES = 256 * 1024
 """Bytes of one stream that may wait for the peer's window before its writer waits too."""
-KEEPALIVE_S = 5
-"""Between pings to a peer we do not read from."""
+KEEPALIVE_S = 2
+"""Between pings to a peer we do not read from. Each hop on the way needs one or two to see a reset."""
 FRAME_BYTES = 32 * 1024
 """Longest data frame we send: what kubectl's library sends, so streams take fair turns."""
 

@@ -34,8 +34,8 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The Python client sends whatever it is given as one message; upstream's server takes 32 MiB."""
 MAX_BUFFERED = 256 * 1024
 """Standard input waiting for the process before we stop reading from the client."""
-KEEPALIVE_S = 5
-"""Between pongs to a client we do not read from."""
+KEEPALIVE_S = 2
+"""Between pongs to a client we do not read from. Each hop on the way needs one or two to see a reset."""
 CLOSE_TIMEOUT_S = 10
 TUNNEL_PREFIX = "SPDY/3.1+"
 
