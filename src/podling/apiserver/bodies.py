@@ -141,7 +141,10 @@ def _parse_protobuf(body: bytes, kind: Kind) -> Object:
 
 
 def _duplicate_fields(body: bytes) -> list[str]:
-    return [str(fault) for fault in decode_json(body)[1]]
+    try:
+        return [str(fault) for fault in decode_json(body)[1]]
+    except msgspec.DecodeError as err:
+        raise errors.bad_request(f"json parse error: {err}") from err
 
 
 def _duplicate_yaml_keys(data: bytes) -> list[str]:
