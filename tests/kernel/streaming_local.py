@@ -103,6 +103,7 @@ class LocalBackend:
     """A `StreamBackend`; the container "gone" does not exist, every other is this machine."""
 
     processes: list[LocalProcess] = field(default_factory=list)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def open_exec(
         self, container_id: str, cmd: Sequence[str], *, tty: bool, stdin: bool, stdout: bool, stderr: bool
@@ -111,6 +112,7 @@ class LocalBackend:
             raise CRIError(Code.NOT_FOUND, 'container "gone" not found')
         process = await (self._on_terminal(cmd) if tty else self._on_pipes(cmd, stdin))
         self.processes.append(process)
+        self.started.set()
         return process
 
     async def _on_pipes(self, cmd: Sequence[str], stdin: bool) -> LocalProcess:

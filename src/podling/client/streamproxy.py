@@ -253,7 +253,8 @@ class _Side(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _check_while_paused(self) -> None:
-        """An event loop does not look at a socket it does not read: a reset would wait until the next write."""
+        """An event loop does not look at a socket it does not read: a reset would wait until the next
+        write."""
         if not self._paused or self.transport.is_closing():
             return
         sock = self.transport.get_extra_info("socket")
