@@ -118,12 +118,20 @@ READY_CONDITION = [{"type": "Ready", "status": "True"}]
             "Init:1/2",
         ),
         (pod(container(), init=[container("i", waiting("PodInitializing"))]), "0/1", "Init:0/1"),
-        (pod(container(), init=[container("i", waiting("CrashLoopBackOff"))]), "0/1", "Init:CrashLoopBackOff"),
+        (
+            pod(container(), init=[container("i", waiting("CrashLoopBackOff"))]),
+            "0/1",
+            "Init:CrashLoopBackOff",
+        ),
         (pod(container(), init=[container("i", ended(1, reason="Error"))]), "0/1", "Init:Error"),
         (pod(container(), init=[container("i", ended(2))]), "0/1", "Init:ExitCode:2"),
         (pod(container(), init=[container("i", ended(137, signal=9))]), "0/1", "Init:Signal:9"),
         (
-            pod(container(state_=waiting("PodInitializing")), init=[container("i", ended())], phase="Pending"),
+            pod(
+                container(state_=waiting("PodInitializing")),
+                init=[container("i", ended())],
+                phase="Pending",
+            ),
             "0/1",
             "PodInitializing",
         ),
