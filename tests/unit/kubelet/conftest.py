@@ -152,7 +152,6 @@ async def node(api_server: APIServer, certificates: Path, tmp_path: Path) -> Asy
         tls_key=certificates / "serving.key",
         client_ca=certificates / "ca.crt",
         bind_address="127.0.0.1",
-        port=0,
         cgroups_per_qos=False,
     )
     admin = Client(api_server.local_transport("admin", ["system:masters"]), "test")
