@@ -204,7 +204,7 @@ async def terminal_sizes(resize: ByteQueue) -> AsyncIterator[tuple[int, int]]:
         while text:
             try:
                 size, end = decoder.raw_decode(text)
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 if len(text) > MAX_RESIZE_BYTES:
                     resize.discard()
                     return
