@@ -1,8 +1,8 @@
 """The HTTPS edge: connections, certificates, bodies and streams, over aiohttp's low-level server.
 
 Below aiohttp's router, which the uniform paths of this API do not need. A request whose client goes away
-is cancelled: a watch or a log stream ends with its reader. A write that was begun is finished all the
-same, the store sees to that.
+is cancelled: a watch or a log stream ends with its reader. Writes are not: what was begun is finished,
+whether or not somebody waits for the answer.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class HttpsServer:
         self._kubelet_ssl = kubelet_ssl
         self._web: web.Server | None = None
         self._server: asyncio.Server | None = None
+        self._writes: set[asyncio.Future[Answer]] = set()
         self.port = 0
 
     async def start(
@@ -73,6 +74,8 @@ class HttpsServer:
         if self._web is not None:
             await self._web.shutdown(timeout=SHUTDOWN_S)
             self._web = None
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=SHUTDOWN_S)
 
     async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
         user = _user_of(incoming)
@@ -80,12 +83,22 @@ class HttpsServer:
             request = await _read(incoming, user)
         except errors.APIError as err:
             return _plain(error_response(err))
-        answer = await self._handle(request)
+        if request.method in _BODY_METHODS:
+            answer = await self._finish(request)
+        else:
+            answer = await self._handle(request)
         if isinstance(answer, Response):
             return _plain(answer)
         if isinstance(answer, Upgrade):
             return await proxy_upgrade(incoming, answer.url, self._kubelet_ssl(), {})
         return await _stream(incoming, answer)
+
+    async def _finish(self, request: Request) -> Answer:
+        """Handle a request to its end, even if this task is cancelled meanwhile."""
+        task = asyncio.ensure_future(self._handle(request))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
 
 
 def _user_of(incoming: web.BaseRequest) -> User:

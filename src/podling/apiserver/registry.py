@@ -148,21 +148,33 @@ async def update(
         _prepare_update(cluster, resource, new, old, subresource)
         if faults := validate_update(resource.kind, new, old, subresource):
             raise errors.invalid(resource.kind, target.name, faults, group=resource.group)
-        if dry_run:
-            return Outcome(new)
-        value = objects.to_value(resource, new)
+        finish = resource.strategy.admit_update(cluster, new, old)
+        stored = False
         try:
-            if _finished(resource, new):
-                await store.delete(target.key, expected=entry.revision)
-                resource.strategy.removed(cluster, new)
+            if dry_run:
                 return Outcome(new)
-            if value == entry.value:
-                # Not our write, but the answer must not be ahead of the disk.
-                await store.settle()
-                return Outcome(new, entry)
-            return Outcome(new, await store.put(target.key, value, expected=entry.revision))
+            outcome = await _store_changed(cluster, target, new, entry)
+            stored = True
+            return outcome
         except RevisionConflictError:
             continue
+        finally:
+            if finish is not None:
+                finish(stored)
+
+
+async def _store_changed(cluster: Cluster, target: Target, new: Object, entry: Entry) -> Outcome:
+    store, resource = cluster.store, target.resource
+    if _finished(resource, new):
+        await store.delete(target.key, expected=entry.revision)
+        resource.strategy.removed(cluster, new)
+        return Outcome(new)
+    value = objects.to_value(resource, new)
+    if value == entry.value:
+        # Not our write, but the answer must not be ahead of the disk.
+        await store.settle()
+        return Outcome(new, entry)
+    return Outcome(new, await store.put(target.key, value, expected=entry.revision))
 
 
 def _check_identity(target: Target, new: Object, old: Object, entry: Entry) -> None:

@@ -23,6 +23,9 @@ READ = ("get", "list", "watch")
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
+Finish = Callable[[bool], None]
+
+
 class Strategy:
     """Hooks of a kind. The defaults suit a kind without status and without peculiarities."""
 
@@ -48,6 +51,11 @@ class Strategy:
 
     def admit(self, cluster: Cluster, obj: Object, *, dry_run: bool) -> None:
         """Last step before a create is stored; may raise APIError, may take what `removed` gives back."""
+
+    def admit_update(self, cluster: Cluster, new: Object, old: Object) -> Finish | None:
+        """Last step before a change is stored; may raise APIError. What it returns is called afterwards,
+        with whether the change was stored."""
+        return None
 
     def removed(self, cluster: Cluster, obj: Object) -> None:
         """The object is gone from the store, or its create failed after `admit`."""

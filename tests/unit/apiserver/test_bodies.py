@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from podling.apiserver import gojson
-from unit.apiserver.conftest import CONFIG_MAPS, PODS, config_map, pod
+from unit.apiserver.harness import CONFIG_MAPS, PODS, config_map, pod
 
 
 @pytest.mark.parametrize(

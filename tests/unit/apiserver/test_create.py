@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from unit.apiserver.conftest import CONFIG_MAPS, PODS, config_map, pod
+from unit.apiserver.harness import CONFIG_MAPS, PODS, config_map, pod
 
 
 async def test_an_object_gets_its_identity_from_the_server(api):

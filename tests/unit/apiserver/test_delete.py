@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unit.apiserver.conftest import CONFIG_MAPS, PODS, config_map, pod
+from unit.apiserver.harness import CONFIG_MAPS, PODS, config_map, pod
 
 WEB = f"{PODS}/web"
 SETTINGS = f"{CONFIG_MAPS}/settings"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from unit.apiserver.conftest import CONFIG_MAPS, PODS, config_map, pod
+from unit.apiserver.harness import CONFIG_MAPS, PODS, config_map, pod
 
 WEB = f"{PODS}/web"
 SETTINGS = f"{CONFIG_MAPS}/settings"
