@@ -1,8 +1,8 @@
 """JSON for programs that live ten milliseconds.
 
 Importing `json` costs a CNI plugin 9 ms, most of it for `re`, which only error messages need. The scanner
-behind `json` is written in C and can be called without it; it imports `json` itself when it has an error to
-report. Where the interpreter has no such scanner, `json` is used.
+behind `json` is written in C and can be called without it. What it does not take is given to `json`, which
+raises the proper error; and so is everything where the interpreter has no such scanner.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def loads(text: str | bytes) -> Any:
     try:
         scan: Any = _json.make_scanner
         value, end = scan(_Settings())(text, start)
-    except StopIteration:
-        return _slow_loads(text)  # raises the proper error
+    except (StopIteration, SystemError):
+        # Up to Python 3.12 the scanner finds no exception class to raise unless `json` is imported already.
+        return _slow_loads(text)
     return value if not text[end:].strip(_SPACE) else _slow_loads(text)
 
 
