@@ -80,7 +80,7 @@ class BuildSpec:
         found.update(oci.encode(self.config))
         for source, destination in self.copies:
             with tempfile.TemporaryFile() as file:
-                write_copy(source, destination, file)
+                write_copy(source, destination, file, mtime_s=0)
                 file.seek(0)
                 found.update(hashlib.file_digest(file, "sha256").digest())
         return f"sha256:{found.hexdigest()}"
@@ -99,6 +99,9 @@ def build(
     names = [parse_reference(name) for name in spec.names]
     if not (spec.packages or spec.from_dir or spec.copies or spec.files):
         raise BuildError("nothing to build from", remedy="give --package, --from-dir or --copy")
+    for source, _ in spec.copies:
+        if not source.exists():
+            raise BuildError(f"cannot copy {source}: no such file or directory")
     store.layout.ensure()
     debs: list[Path] = []
     if spec.packages:
@@ -153,7 +156,7 @@ def _fill(root: Path, spec: BuildSpec, debs: Sequence[Path], scratch: Path, epoc
         unpacker.apply(_files(spec, epoch_s).stream())
         for source, destination in spec.copies:
             with tempfile.TemporaryFile(dir=scratch) as file:
-                write_copy(source, destination, file)
+                write_copy(source, destination, file, mtime_s=epoch_s)
                 file.seek(0)
                 unpacker.apply(file)
     if debs:

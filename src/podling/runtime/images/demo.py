@@ -23,6 +23,17 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Character set converters of libc6, 8 MB: for iconv(1) only, Python and nginx bring their own.
 _NO_GCONV = ("usr/lib/*/gconv/**", "lib/*/gconv/**")
 
+# The parts of libc6 that netstat does not load.
+_LIBC_ONLY = (
+    "*/libm.so*",
+    "*/libm-*",
+    "*/libmvec*",
+    "*/libnss_*",
+    "*/libthread_db*",
+    "*/libpcprofile*",
+    "*/libmemusage*",
+)
+
 _NGINX_CONF = """\
 user www-data;
 worker_processes 1;
@@ -56,7 +67,12 @@ server {
 
 def busybox() -> BuildSpec:
     return BuildSpec(
-        names=("busybox",), packages=("busybox-static",), config=RunConfig(env=[_PATH], cmd=["sh"])
+        names=("busybox",),
+        # Debian builds busybox without `netstat -p`, which everyone types who looks into a pod: take the real
+        # one.
+        packages=("busybox-static", "net-tools"),
+        excludes=(*_NO_GCONV, *_LIBC_ONLY, "sbin/**", "usr/sbin/**"),
+        config=RunConfig(env=[_PATH], cmd=["sh"]),
     )
 
 

@@ -56,6 +56,9 @@ def ensure_dir(root_fd: int, path: str, depth: int = 0) -> int:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
     head, _, name = path.rpartition("/")
     parent = ensure_dir(root_fd, head, depth)
+    if name in ("", ".", ".."):  # of a symlink's target; what it steps back from is there now
+        os.close(parent)
+        return open_dir(root_fd, path)
     try:
         os.mkdir(name, 0o755, dir_fd=parent)
     except FileExistsError:

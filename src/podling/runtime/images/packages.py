@@ -38,6 +38,7 @@ _PROVIDES = {"debconf": "debconf-2.0"}
 # 'http://…/x.deb' x_1.0_amd64.deb 1234 MD5Sum:…; the sum is not always there.
 _URI_LINE = re.compile(r"^'[^']+' (?P<name>[^\s/]+\.deb) (?P<size>\d+)", re.MULTILINE)
 _APT_TIMEOUT_S = 600
+_APT_LISTS = Path("/var/lib/apt/lists")
 _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[\w.+:~-]+)?")
 
 
@@ -98,13 +99,11 @@ class _Apt:
             write_whole(self._status, _status(absent).encode())
 
     def plan(self) -> list[_Wanted]:
-        result = self._run(["--print-uris", "-qq"], self._empty)
-        if result.returncode != 0 and "Unable to locate package" in result.stderr and os.geteuid() == 0:
+        if os.geteuid() == 0 and not any(_APT_LISTS.glob("*_Packages*")):
             # A fresh machine or container image has no package lists yet.
-            subprocess.run(
-                ["apt-get", "update", "-qq"], check=False, timeout=_APT_TIMEOUT_S, capture_output=True
-            )
-            result = self._run(["--print-uris", "-qq"], self._empty)
+            update = ["apt-get", "update", "-qq"]
+            subprocess.run(update, check=False, timeout=_APT_TIMEOUT_S, capture_output=True)
+        result = self._run(["--print-uris", "-qq"], self._empty)
         if result.returncode != 0:
             raise BuildError(f"apt-get cannot plan {' '.join(self._packages)}: {_reason(result.stderr)}")
         return [

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from podling.runtime.images.errors import BuildError
 from podling.runtime.images.unpack import CAPABILITY_XATTR, XATTR_PREFIX, clean_name
 
 
@@ -60,26 +59,28 @@ class Entries:
         return self._buffer
 
 
-def write_copy(source: Path, destination: str, out: IO[bytes]) -> None:
-    """`--copy SRC:DST` as a tar. As with Docker's COPY: a directory's content goes into DST, a file becomes
-    DST, or goes into it when DST ends with a slash; the owner becomes root."""
-    if not source.exists():
-        raise BuildError(f"cannot copy {source}: no such file or directory")
+def write_copy(source: Path, destination: str, out: IO[bytes], *, mtime_s: int) -> None:
+    """`--copy SRC:DST` as a tar.
+
+    As with Docker's COPY a directory's content goes into DST, a file becomes DST, or goes into it when DST
+    ends with a slash, and the owner becomes root. The time is `mtime_s`: a checkout has none worth keeping.
+    """
     base = clean_name(destination)
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         if not source.is_dir():
             name = f"{base}/{source.name}".lstrip("/") if destination.endswith("/") or not base else base
-            _add_path(tar, source, name, follow=True)
+            _add_path(tar, source, name, mtime_s=mtime_s, follow=True)
             return
         for path, relative in _walk(source):
-            _add_path(tar, path, f"{base}/{relative}".strip("/"))
+            _add_path(tar, path, f"{base}/{relative}".strip("/"), mtime_s=mtime_s)
 
 
-def _add_path(tar: tarfile.TarFile, path: Path, name: str, *, follow: bool = False) -> None:
+def _add_path(tar: tarfile.TarFile, path: Path, name: str, *, mtime_s: int, follow: bool = False) -> None:
     info = _describe(path, os.stat(path) if follow else os.lstat(path), name)
     if info is None:
         return
     info.uid = info.gid = 0
+    info.mtime = mtime_s
     _write(tar, info, path)
 
 
