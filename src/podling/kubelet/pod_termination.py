@@ -7,13 +7,10 @@ idempotent. Kubernetes documentation, "Pod Lifecycle", "Termination of Pods".
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 
 from podling.api import core_v1
 from podling.api.pods import is_sidecar
-from podling.client.client import Client
-from podling.client.errors import ConflictError, NotFoundError
 from podling.kubelet import names
 from podling.kubelet.container_stop import stop_record
 from podling.kubelet.runtime_state import ContainerRecord, PodRuntime
@@ -25,8 +22,6 @@ from podling.runtime.cri.errors import Code, CRIError
 DEFAULT_GRACE_S = 30
 FORCED_GRACE_S = 1
 """For a pod that is gone from the API already (deleted with grace 0): upstream's minimum."""
-
-log = logging.getLogger(__name__)
 
 
 class PodTermination:
@@ -119,7 +114,7 @@ class PodTermination:
         self._services.backoff.forget_pod(uid)
         self._services.images.forget_pod(uid)
         if in_api:
-            await delete_from_api(self._services.client, self._pod)
+            await self._services.statuses.delete_pod(self._pod)
         self.removed = True
 
     async def _remove_from_runtime(self) -> None:
@@ -132,17 +127,3 @@ class PodTermination:
             except CRIError as err:
                 if err.code is not Code.NOT_FOUND:
                     raise
-
-
-async def delete_from_api(client: Client, pod: core_v1.Pod) -> None:
-    """Say that the pod is gone from its node; only this very pod, not a namesake. Gone already is fine."""
-    try:
-        await client.delete(
-            core_v1.Pod,
-            pod.metadata.name or "",
-            names.pod_namespace(pod),
-            grace_period_s=0,
-            uid=pod.metadata.uid,
-        )
-    except (NotFoundError, ConflictError):
-        log.debug("pod %s was gone from the API already", names.pod_full(pod))

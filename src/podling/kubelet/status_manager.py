@@ -1,4 +1,4 @@
-"""Writes pod statuses to the API: only what changed, at most one request a pod at a time, none lost.
+"""Writes pod statuses to the API and deletes pods that have ended: only what changed, none lost.
 
 `set` replaces what is wanted for a pod; a sender task a pod writes until the API has the newest one.
 While a request is under way newer statuses overwrite each other, so a burst costs two requests. A
@@ -28,6 +28,8 @@ from podling.kubelet import names
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
+PARALLEL_REQUESTS = 4
+"""When many pods change at once: more would only open more TLS connections, each dearer than a request."""
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,7 @@ class StatusManager:
         self._client = client
         self._tasks = tasks
         self._entries: dict[names.PodUID, _Entry] = {}
+        self._slots = asyncio.Semaphore(PARALLEL_REQUESTS)
 
     def set(self, pod: core_v1.Pod, status: core_v1.PodStatus, *, defer_s: float = 0.0) -> None:
         """Want this status; `defer_s` allows it to wait for a newer one that replaces it."""
@@ -122,6 +125,24 @@ class StatusManager:
         entry = self._entries.get(uid)
         if entry is not None:
             await entry.written.wait()
+
+    async def delete_pod(self, pod: core_v1.Pod) -> None:
+        """Say that the pod is gone from its node, after its last status; only this very pod, no namesake.
+
+        Gone already is fine. Raises ClientError worth a retry.
+        """
+        await self.wait_written(names.pod_uid(pod))
+        try:
+            async with self._slots:
+                await self._client.delete(
+                    core_v1.Pod,
+                    pod.metadata.name or "",
+                    names.pod_namespace(pod),
+                    grace_period_s=0,
+                    uid=pod.metadata.uid,
+                )
+        except (NotFoundError, ConflictError):
+            log.debug("pod %s was gone from the API already", names.pod_full(pod))
 
     def forget(self, uid: names.PodUID) -> None:
         """The pod is gone from the API: nothing more to write."""
@@ -151,15 +172,7 @@ class StatusManager:
             patch = compute_patch(entry.known, wanted)
             try:
                 if patch:
-                    await self._client.patch(
-                        core_v1.Pod,
-                        entry.name,
-                        # The UID makes the API refuse when a namesake has taken the pod's place.
-                        {"metadata": {"uid": uid}, "status": patch},
-                        entry.namespace,
-                        subresource="status",
-                        patch_type=PatchType.STRATEGIC,
-                    )
+                    await self._write(uid, entry, patch)
                 entry.known = wanted
                 retry_s = RETRY_MIN_S
             except (NotFoundError, ConflictError):
@@ -175,3 +188,15 @@ class StatusManager:
                 entry.known = wanted
         if entry.known is entry.wanted or not compute_patch(entry.known, entry.wanted):
             entry.written.set()
+
+    async def _write(self, uid: names.PodUID, entry: _Entry, patch: dict[str, Any]) -> None:
+        async with self._slots:
+            await self._client.patch(
+                core_v1.Pod,
+                entry.name,
+                # The UID makes the API refuse when a namesake has taken the pod's place.
+                {"metadata": {"uid": uid}, "status": patch},
+                entry.namespace,
+                subresource="status",
+                patch_type=PatchType.STRATEGIC,
+            )

@@ -35,7 +35,8 @@ class StreamHandlers:
                     tty=_flag(request, "tty"),
                     stdin=_flag(request, "input", "stdin"),
                     stdout=_flag(request, "output", "stdout"),
-                    stderr=_flag(request, "error", "stderr"),
+                    # On a terminal there is one output; clients that ask for two are not refused.
+                    stderr=_flag(request, "error", "stderr") and not _flag(request, "tty"),
                 )
             )
         )
@@ -50,7 +51,8 @@ class StreamHandlers:
                     tty=_flag(request, "tty"),
                     stdin=_flag(request, "input", "stdin"),
                     stdout=_flag(request, "output", "stdout"),
-                    stderr=_flag(request, "error", "stderr"),
+                    # On a terminal there is one output; clients that ask for two are not refused.
+                    stderr=_flag(request, "error", "stderr") and not _flag(request, "tty"),
                 )
             )
         )
