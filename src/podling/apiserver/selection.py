@@ -60,7 +60,5 @@ def parse(request: Request, info: RequestInfo, resource: Resource) -> Selection:
     try:
         return Selection(label_selector, parse_field_selector(fields, resource.kind))
     except SelectorError as err:
-        where = f"{resource.group}/{resource.version}, Resource={resource.plural}"
-        raise errors.bad_request(
-            f'Unable to find "{where}" that match label selector "{labels}", field selector "{fields}": {err}'
-        ) from err
+        # kubectl itself puts `Unable to find ... that match ...` in front.
+        raise errors.bad_request(str(err)) from err
