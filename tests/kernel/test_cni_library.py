@@ -65,6 +65,13 @@ env | grep ^CNI_ | sort > {node.bin_dir}/{name}.$CNI_COMMAND.env
     path.chmod(0o755)
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def calls(node: Node) -> list[str]:
     log = node.bin_dir / "calls.log"
     return log.read_text().splitlines() if log.exists() else []
@@ -234,8 +241,7 @@ def test_a_cancelled_add_is_undone(node: Node):
 
     async def work(cni: CNI) -> None:
         task = asyncio.create_task(cni.add("c1", pod))
-        while not (node.bin_dir / "begun").exists():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for, (node.bin_dir / "begun").exists)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

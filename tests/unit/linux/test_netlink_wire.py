@@ -8,6 +8,7 @@ import pytest
 
 from podling.linux.netlink import Route, addresses, links, routes, wire
 from podling.linux.netlink.wire import Message, Request
+from podling.linux.record import replace
 
 
 def received(request: Request) -> Message:
@@ -75,7 +76,8 @@ def test_mac_addresses():
     ids=str,
 )
 def test_a_route_survives_the_wire(route: Route):
-    assert routes.parse_route(received(routes.add_route(route))) == route
+    made_by = route.protocol or routes.RTPROT_STATIC
+    assert routes.parse_route(received(routes.add_route(route))) == replace(route, protocol=made_by)
 
 
 def test_scope_of_a_route_without_gateway_is_link_for_ipv4_only():

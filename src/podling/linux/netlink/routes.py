@@ -51,7 +51,7 @@ class Route:
     kind: int = RTN_UNICAST
     scope: int | None = None  # None: universe with a gateway or for IPv6, else link
     table: int = RT_TABLE_MAIN
-    protocol: int = RTPROT_STATIC
+    protocol: int = RTPROT_UNSPEC  # who made it; unspecified: static when added, anyone's when deleted
     priority: int = 0  # metric; 0 is the kernel's default (IPv6: 1024)
     prefsrc: IPAddress | None = None
     onlink: bool = False  # take the gateway for a neighbour though no route says so
@@ -65,7 +65,7 @@ class Route:
         return f"{kinds.get(self.kind, '')}{self.dst}{via}" + (f" dev #{self.oif}" if self.oif else "")
 
 
-def _body(route: Route) -> bytes:
+def _body(route: Route, protocol: int) -> bytes:
     scope = route.scope
     if scope is None:
         direct = route.kind == RTN_UNICAST and route.gateway is None and route.dst.version == 4
@@ -76,7 +76,7 @@ def _body(route: Route) -> bytes:
         0,
         0,
         route.table if route.table < 256 else 0,
-        route.protocol,
+        protocol,
         scope,
         route.kind,
         RTNH_F_ONLINK if route.onlink else 0,
@@ -99,7 +99,12 @@ def _body(route: Route) -> bytes:
 def add_route(route: Route, *, append: bool = False) -> Request:
     """EEXIST when a route to that destination with that priority exists. `append` keeps it and adds ours."""
     flags = NLM_F_CREATE | (NLM_F_APPEND if append else NLM_F_EXCL)
-    return Request(kind=RTM_NEWROUTE, flags=flags, body=_body(route), what=f"add route {route}")
+    return Request(
+        kind=RTM_NEWROUTE,
+        flags=flags,
+        body=_body(route, route.protocol or RTPROT_STATIC),
+        what=f"add route {route}",
+    )
 
 
 def replace_route(route: Route) -> Request:
@@ -107,14 +112,14 @@ def replace_route(route: Route) -> Request:
     return Request(
         kind=RTM_NEWROUTE,
         flags=NLM_F_CREATE | NLM_F_REPLACE,
-        body=_body(route),
+        body=_body(route, route.protocol or RTPROT_STATIC),
         what=f"replace route {route}",
     )
 
 
 def delete_route(route: Route) -> Request:
     """ESRCH when there is none. Fields that are zero or None match anything; so does the default scope."""
-    body = _body(route)
+    body = _body(route, route.protocol)
     if route.scope is None:
         body = body[:6] + bytes([RT_SCOPE_NOWHERE]) + body[7:]
     return Request(kind=RTM_DELROUTE, flags=0, body=body, what=f"delete route {route}")
