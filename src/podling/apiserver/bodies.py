@@ -82,11 +82,11 @@ def conform(request: Request, obj: Object, kind: Kind, *, level: str, duplicates
     apply_defaults(kind.kind, obj)
 
 
-def read_options(request: Request, kind: str) -> Object:
+def read_options(request: Request, kind: str, group: str = "") -> Object:
     """An optional body such as DeleteOptions; an empty one is an empty object."""
     if not request.body.strip():
         return {}
-    obj, _ = _parse(request, Kind(kind), strict=False)
+    obj, _ = _parse(request, Kind(kind, group), strict=False)
     if obj.get("kind") not in (None, "", kind):
         raise errors.bad_request(f"decoded object cannot be converted to {kind}")
     return obj

@@ -16,7 +16,7 @@ async def bootstrap(cluster: Cluster, port: int) -> None:
     await _recall_services(cluster)
     for name in NAMESPACES:
         await _ensure(cluster, "namespaces", "", _object("Namespace", name))
-    await _ensure_kubernetes_service(cluster)
+    await _ensure_kubernetes_service(cluster, port)
     await _ensure_kubernetes_endpoints(cluster, port)
 
 
@@ -34,15 +34,13 @@ async def _ensure(cluster: Cluster, plural: str, namespace: str, obj: Object) ->
         await registry.create(cluster, resource, namespace, obj)
 
 
-async def _ensure_kubernetes_service(cluster: Cluster) -> None:
+async def _ensure_kubernetes_service(cluster: Cluster, port: int) -> None:
     service = _object("Service", "kubernetes", labels={"component": "apiserver", "provider": "kubernetes"})
     service["spec"] = {
         "type": "ClusterIP",
         "clusterIP": str(cluster.services.kubernetes_ip),
         "sessionAffinity": "None",
-        "ports": [
-            {"name": "https", "port": 443, "protocol": "TCP", "targetPort": cluster.config.port or 6443}
-        ],
+        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
     }
     await _ensure(cluster, "services", "default", service)
 

@@ -41,16 +41,21 @@ class HttpsServer:
         self._kubelet_ssl = kubelet_ssl
         self._web: web.Server | None = None
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
         self._writes: set[asyncio.Future[Answer]] = set()
         self.port = 0
 
-    async def start(
-        self, address: str, port: int, context: ssl.SSLContext, listener: socket.socket | None = None
-    ) -> None:
-        """Serve on `listener`, a listening socket, or else on one made here.
+    def bind(self, address: str, port: int, listener: socket.socket | None = None) -> None:
+        """Take `listener`, a listening socket, or make one; connections wait until `start`.
 
         Raises OSError when the address or port cannot be had.
         """
+        self._socket = listener or socket.create_server((address, port), backlog=BACKLOG)
+        self.port = self._socket.getsockname()[1]
+
+    async def start(self, context: ssl.SSLContext) -> None:
+        """Answer connections to the port that `bind` took."""
+        assert self._socket is not None
         self._web = web.Server(
             self._serve,
             handler_cancellation=True,
@@ -61,16 +66,16 @@ class HttpsServer:
             max_field_size=65536,
         )
         loop = asyncio.get_running_loop()
-        if listener is None:
-            listener = socket.create_server((address, port), backlog=BACKLOG)
-        self._server = await loop.create_server(self._web, sock=listener, ssl=context, backlog=BACKLOG)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await loop.create_server(self._web, sock=self._socket, ssl=context, backlog=BACKLOG)
 
     async def stop(self) -> None:
         """End every connection; twice is fine."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         if self._web is not None:
             await self._web.shutdown(timeout=SHUTDOWN_S)
             self._web = None

@@ -8,6 +8,7 @@ from podling.api.validation import FieldError
 from podling.apiserver import bodies, errors
 from podling.apiserver.registry import DeleteOptions
 from podling.apiserver.request import Request
+from podling.apiserver.resource import Object
 
 
 def dry_run(request: Request, kind: str) -> bool:
@@ -29,8 +30,14 @@ def _all(values: Sequence[str], kind: str) -> bool:
 
 def delete_options(request: Request) -> DeleteOptions:
     """From the body, else from the query. Raises APIError 400, 415, 422."""
-    body, query = bodies.read_options(request, "DeleteOptions"), request.query
-    preconditions = body.get("preconditions") or {}
+    body = bodies.read_options(request, "DeleteOptions")
+    dry = _all(body.get("dryRun") or request.query.all("dryRun"), "DeleteOptions")
+    return parse_delete(body, request, dry_run=dry)
+
+
+def parse_delete(body: Object, request: Request, *, dry_run: bool) -> DeleteOptions:
+    """`body`, DeleteOptions, completed from the query. Raises APIError 400, 422."""
+    query, preconditions = request.query, body.get("preconditions") or {}
     grace = body.get("gracePeriodSeconds")
     if grace is None:
         grace = query.integer("gracePeriodSeconds")
@@ -50,5 +57,5 @@ def delete_options(request: Request) -> DeleteOptions:
         grace_period_s=grace,
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
-        dry_run=_all(body.get("dryRun") or query.all("dryRun"), "DeleteOptions"),
+        dry_run=dry_run,
     )

@@ -14,6 +14,7 @@ from podling.apiserver.handlers import (
     create,
     delete,
     deletecollection,
+    eviction,
     finalize,
     get,
     log,
@@ -26,7 +27,7 @@ from podling.apiserver.handlers import (
 from podling.apiserver.handlers import (
     list as list_,
 )
-from podling.apiserver.resource import Handler, Resource, Subresource
+from podling.apiserver.resource import READ, Handler, Resource, Subresource
 from podling.apiserver.strategies.namespace import NamespaceStrategy
 from podling.apiserver.strategies.pod import PodStrategy
 from podling.apiserver.strategies.service import ServiceStrategy
@@ -85,6 +86,9 @@ _CORE = (
         subresources={
             "attach": _stream(streams.handle_attach, "PodAttachOptions"),
             "binding": Subresource(verbs={"create": binding.handle}, kind="Binding"),
+            "eviction": Subresource(
+                verbs={"create": eviction.handle}, kind="Eviction", group="policy", version="v1"
+            ),
             "exec": _stream(streams.handle_exec, "PodExecOptions"),
             "log": Subresource(verbs={"get": log.handle}),
             "portforward": _stream(streams.handle_port_forward, "PodPortForwardOptions"),
@@ -135,7 +139,19 @@ _REVIEWS = (
     ),
 )
 
-RESOURCES: tuple[Resource, ...] = (*_CORE, *_COORDINATION, *_REVIEWS)
+# kubectl looks here before it says that a kind does not exist; there are none yet, and none can be made.
+_EXTENSIONS = (
+    Resource(
+        kind="CustomResourceDefinition",
+        plural="customresourcedefinitions",
+        group="apiextensions.k8s.io",
+        namespaced=False,
+        short_names=("crd", "crds"),
+        verbs=READ,
+    ),
+)
+
+RESOURCES: tuple[Resource, ...] = (*_CORE, *_COORDINATION, *_REVIEWS, *_EXTENSIONS)
 
 
 def by_path() -> dict[tuple[str, str, str], Resource]:

@@ -64,8 +64,9 @@ class APIServer:
         context = server_context(str(config.tls_cert), str(config.tls_key), str(config.client_ca))
         await self._store.open()
         try:
-            await bootstrap(self._cluster, config.port)
-            await self._https.start(config.bind_address, config.port, context, self._listener)
+            self._https.bind(config.bind_address, config.port, self._listener)
+            await bootstrap(self._cluster, self.port)
+            await self._https.start(context)
         except BaseException:
             await self.stop()
             raise
