@@ -62,20 +62,25 @@ def fetch_packages(packages: Sequence[str], cache_dir: Path, *, without: Sequenc
         raise BuildError("images are built from Debian packages, and this machine has no apt-get")
     apt = _Apt(cache_dir, packages, without)
     wanted = apt.plan()
-    missing = [one for one in wanted if not _is_good(cache_dir / one.name, one)]
-    if missing:
-        apt.download()
-    bad = [one.name for one in missing if not _is_good(cache_dir / one.name, one)]
-    if bad:
-        raise BuildError(f"apt-get did not download {', '.join(bad)}")
+    if not _all_there(wanted, cache_dir):
+        try:
+            apt.download()
+        except BuildError:
+            # The lists may be old, and name versions that the mirror has replaced since.
+            if not apt.update():
+                raise
+            wanted = apt.plan()
+            apt.download()
+    if not _all_there(wanted, cache_dir):
+        raise BuildError(f"apt-get did not download all of {' '.join(packages)}")
     return [cache_dir / one.name for one in sorted(wanted, key=lambda one: one.name)]
 
 
-def _is_good(path: Path, wanted: _Wanted) -> bool:
-    # apt moves an archive here only after checking it against the signed lists; a version never changes its
-    # content.
+def _all_there(wanted: Sequence[_Wanted], cache_dir: Path) -> bool:
+    # apt moves an archive here only after checking it against the signed lists, and the content of a version
+    # never changes: the size tells a whole file.
     try:
-        return path.stat().st_size == wanted.size
+        return all((cache_dir / one.name).stat().st_size == one.size for one in wanted)
     except FileNotFoundError:
         return False
 
@@ -99,10 +104,8 @@ class _Apt:
             write_whole(self._status, _status(absent).encode())
 
     def plan(self) -> list[_Wanted]:
-        if os.geteuid() == 0 and not any(_APT_LISTS.glob("*_Packages*")):
-            # A fresh machine or container image has no package lists yet.
-            update = ["apt-get", "update", "-qq"]
-            subprocess.run(update, check=False, timeout=_APT_TIMEOUT_S, capture_output=True)
+        if not any(_APT_LISTS.glob("*_Packages*")):
+            self.update()  # a fresh machine or container image has no package lists yet
         result = self._run(["--print-uris", "-qq"], self._empty)
         if result.returncode != 0:
             raise BuildError(f"apt-get cannot plan {' '.join(self._packages)}: {_reason(result.stderr)}")
@@ -110,6 +113,15 @@ class _Apt:
             _Wanted(name=match["name"], size=int(match["size"]))
             for match in _URI_LINE.finditer(result.stdout)
         ]
+
+    def update(self) -> bool:
+        """Fetch the host's package lists anew; False when that is not ours to do or did not work."""
+        if os.geteuid() != 0:
+            return False
+        command = ["apt-get", "update", "-qq"]
+        return (
+            subprocess.run(command, check=False, timeout=_APT_TIMEOUT_S, capture_output=True).returncode == 0
+        )
 
     def download(self) -> None:
         result = self._run(["--download-only", "-qq"], self._cache_dir)
