@@ -1,0 +1,110 @@
+"""Starting a further process in a running container, for ExecSync and for streams.
+
+`crun exec` stays beside the process, hands over our standard streams (or sends us the terminal it makes) and
+ends with its exit code. The process gets the container's own environment, user and rights.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from podling.linux.pidfd import Process
+from podling.runtime import names
+from podling.runtime.container_start import explain_command
+from podling.runtime.core import Container, Core
+from podling.runtime.cri.errors import Code, CRIError
+from podling.runtime.spawn import spawn
+from podling.runtime.state import encode_json
+
+
+@dataclass(slots=True, kw_only=True)
+class Exec:
+    """A running `crun exec`. `close` when it has ended."""
+
+    crun: Process
+    folder: Path
+    """Its own, below the bundle: process.json, pid."""
+    log: Path
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "pid"
+
+    def kill(self) -> None:
+        """End the process in the container; crun follows. Fine when it has ended."""
+        process = _opened(self.pid_file)
+        if process is None:
+            self.crun.send(signal.SIGKILL)
+            return
+        process.send(signal.SIGKILL)
+        process.close()
+
+    def close(self) -> None:
+        self.crun.close()
+        for name in ("process.json", "pid", "crun.log"):
+            (self.folder / name).unlink(missing_ok=True)
+        if self.folder.exists():
+            self.folder.rmdir()
+
+
+def start_exec(
+    core: Core,
+    container: Container,
+    command: Sequence[str],
+    *,
+    files: Mapping[int, int],
+    console_socket: Path | None = None,
+) -> Exec:
+    """Raises `CRIError` FAILED_PRECONDITION (not running), INVALID_ARGUMENT (no command), UNKNOWN."""
+    if not command:
+        raise CRIError(Code.INVALID_ARGUMENT, f"exec in container {container.id!r}: no command")
+    if not container.running:
+        raise CRIError(Code.FAILED_PRECONDITION, f"container {container.id!r} is not running")
+    bundle = core.paths.bundle(container.id)
+    process = msgspec.json.decode((bundle / "config.json").read_bytes())["process"]
+    process |= {"args": list(command), "terminal": console_socket is not None}
+    # An exec is not protected from the kernel's killer as pause is; it has the container's score already.
+    process.pop("oomScoreAdj", None)
+    if console_socket is not None and not any(e.startswith("TERM=") for e in process["env"]):
+        process["env"].append("TERM=xterm")
+    problem = explain_command(core.paths.rootfs(container.id), command[0], process["env"], process["cwd"])
+    if problem:
+        # Told before it is tried: afterwards crun's own failure looks like the command's.
+        raise CRIError(
+            Code.UNKNOWN,
+            f'failed to exec in container "{container.id}": OCI runtime exec failed: exec failed: '
+            f"unable to start container process: {problem}",
+        )
+    folder = bundle / f"exec-{names.new_id()[:12]}"
+    folder.mkdir(mode=0o700)
+    (folder / "process.json").write_bytes(encode_json(process))
+    log = folder / "crun.log"
+    extra = [f"--console-socket={console_socket}"] if console_socket else []
+    argv = core.crun.exec_argv(container.id, folder / "process.json", folder / "pid", extra)
+    # Errors of crun itself go to a file: on standard error they would look like the command's words.
+    argv.insert(1, f"--log={log}")
+    return Exec(crun=spawn(argv, files=files), folder=folder, log=log)
+
+
+def failure(running: Exec) -> str:
+    """What crun said when it could not start the process; empty when it could."""
+    if running.pid_file.exists():
+        return ""
+    return running.log.read_text(errors="replace").strip() if running.log.exists() else ""
+
+
+def _opened(pid_file: Path) -> Process | None:
+    try:
+        return Process.open(int(pid_file.read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def memory_file(name: str) -> int:
+    return os.memfd_create(name, os.MFD_CLOEXEC)

@@ -1,0 +1,48 @@
+"""ExecSync: run a command in a container and return its output; what probes and hooks use."""
+
+from __future__ import annotations
+
+import os
+
+from podling.runtime import exec_process
+from podling.runtime.core import Core
+from podling.runtime.cri import messages as cri
+from podling.runtime.cri.errors import Code, CRIError
+from podling.runtime.spawn import finish
+
+MAX_OUTPUT = 16 << 20
+"""Bytes of each stream; containerd's limit, below gRPC's."""
+
+
+async def exec_sync(core: Core, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
+    """`timeout` in seconds, 0 for none. Raises DEADLINE_EXCEEDED after killing the command.
+
+    Output goes to memory files, charged to the container that writes them: no pipe to be read, and a child
+    that keeps the streams open does not keep us waiting.
+    """
+    container = core.container(request.container_id)
+    output, errors = exec_process.memory_file("stdout"), exec_process.memory_file("stderr")
+    try:
+        with core.timings.phase("exec", container.id):
+            running = exec_process.start_exec(core, container, request.cmd, files={1: output, 2: errors})
+            try:
+                code = await finish(running.crun, timeout_s=request.timeout or None)
+            except BaseException as err:
+                running.kill()
+                if isinstance(err, TimeoutError):
+                    raise CRIError(
+                        Code.DEADLINE_EXCEEDED,
+                        f"failed to exec in container: timeout {request.timeout}s exceeded",
+                    ) from err
+                raise
+            finally:
+                said = exec_process.failure(running)
+                running.close()
+        if said:
+            raise CRIError(Code.UNKNOWN, f'failed to exec in container "{container.id}": {said}')
+        return cri.ExecSyncResponse(
+            stdout=os.pread(output, MAX_OUTPUT, 0), stderr=os.pread(errors, MAX_OUTPUT, 0), exit_code=code
+        )
+    finally:
+        os.close(output)
+        os.close(errors)

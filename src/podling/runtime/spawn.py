@@ -1,0 +1,127 @@
+"""Short programs (crun) and long ones (conmon), started as cheaply as the kernel allows.
+
+The event loops' own subprocess support forks, and a fork copies the page tables of a process that holds a
+whole agent; `posix_spawn` does not (it runs the child on the parent's memory until exec). Exits are seen
+through pidfds. Standard output and error go to one memory file that is read after the end: an error text
+needs no pipe, no reader and no wake-up while the program runs.
+
+Processes start in a session of their own, so that a terminal's ^C at the agent does not reach them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shlex
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from podling.linux.pidfd import Process
+
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+"""All that our helpers get. LC_ALL saves conmon some thirty opened locale files a container."""
+
+# Python ignores these two for itself; a child would inherit that.
+RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+OUTPUT_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    argv: Sequence[str]
+    exit_code: int
+    """128 + N when signal N ended it."""
+    output: str
+    """Standard output and error, mixed as they came."""
+
+    @property
+    def command(self) -> str:
+        """The command line, to be pasted into a shell."""
+        return shlex.join(self.argv)
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    files: Mapping[int, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Process:
+    """Start a program; `files` maps its descriptors to ours, and 0 to 2 are /dev/null unless given.
+
+    Returns with the program running: its exec has succeeded. Raises OSError (FileNotFoundError: not
+    installed).
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        wanted = {0: null, 1: null, 2: null, **(files or {})}
+        # A target number may be in use as a source: go through copies above all of them.
+        floor = max(*wanted, *wanted.values()) + 1
+        copies = {target: _copy(source, floor) for target, source in wanted.items()}
+        try:
+            pid = os.posix_spawnp(
+                argv[0],
+                list(argv),
+                {**ENVIRONMENT, **(environment or {})},
+                file_actions=[(os.POSIX_SPAWN_DUP2, copies[target], target) for target in wanted],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=RESTORED_SIGNALS,
+            )
+        finally:
+            for fd in copies.values():
+                os.close(fd)
+    finally:
+        os.close(null)
+    process = Process.open(pid)
+    if process is None:
+        # It has ended already and is a zombie, which can still be opened and reaped.
+        return Process(pid, os.pidfd_open(pid))
+    return process
+
+
+def _copy(fd: int, floor: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
+
+
+class Runner:
+    """Runs helpers, not more than `limit` at once."""
+
+    def __init__(self, limit: int) -> None:
+        self.slots = asyncio.Semaphore(limit)
+
+    async def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, capture: bool = True) -> Finished:
+        """Run to the end. TimeoutError when it takes longer, after killing it; cancellation kills it too.
+
+        `capture=False` leaves /dev/null to programs whose children keep their output open.
+        """
+        if not capture:
+            async with self.slots:
+                return Finished(argv, await finish(spawn(argv), timeout_s=timeout_s), "")
+        output = os.memfd_create("output", os.MFD_CLOEXEC)
+        try:
+            async with self.slots:
+                code = await finish(spawn(argv, files={1: output, 2: output}), timeout_s=timeout_s)
+            return Finished(argv, code, os.pread(output, OUTPUT_LIMIT, 0).decode(errors="replace").strip())
+        finally:
+            os.close(output)
+
+
+async def finish(process: Process, *, timeout_s: float | None) -> int:
+    """Wait for a child of ours and reap it. Killed when time is up (TimeoutError) or on cancellation."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await process.ended()
+    except BaseException:
+        process.send(signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(process.pid, 0)  # noqa: ASYNC222 - killed: a matter of microseconds
+        raise
+    else:
+        code = process.reap()
+        assert code is not None, f"process {process.pid} was reaped by someone else"
+        return code
+    finally:
+        process.close()
