@@ -2,7 +2,8 @@
 
 Files and their format are those of the reference library ("cniCacheV1"), one for each attachment:
 `DIR/NETWORK-CONTAINERID-IFNAME`. Each holds the configuration used for ADD, so that DEL undoes what was done
-and not what a newer configuration says. Written whole: temporary file, fsync, rename.
+and not what a newer configuration says. Written whole by renaming; not fsynced, since a power cut ends the
+containers as well, and a sync costs as much as all the rest of an ADD.
 """
 
 from __future__ import annotations
@@ -47,8 +48,6 @@ class ResultCache:
         draft = path.with_name(f".{path.name}.draft")
         with open(draft, "wb", opener=_private) as file:
             file.write(json.dumps(_to_json(entry)).encode())
-            file.flush()
-            os.fsync(file.fileno())
         draft.rename(path)
 
     def load(self, network: str, container_id: str, ifname: str) -> Attachment | None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914  # <linux/sockios.h>
 IFF_UP = 1
 
+_nsfs: list[int] = []  # asked once: there is one nsfs for the life of a kernel
+
 
 def create_netns(path: Path | str) -> None:
     """Make a network namespace with `lo` up and pin it at `path` (made, with its parents, when missing).
@@ -84,13 +86,20 @@ def remove_netns(path: Path | str) -> None:
         return
 
 
-def is_netns(path: Path | str) -> bool:
+def is_netns(path: Path | str | int) -> bool:
     """Whether `path` is a namespace file and not, say, the empty file a reboot leaves behind."""
     try:
         # Every namespace file is an inode of the one nsfs.
-        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+        return os.stat(path).st_dev == nsfs_device()
     except FileNotFoundError:
         return False
+
+
+def nsfs_device() -> int:
+    """The `st_dev` of all namespace files."""
+    if not _nsfs:
+        _nsfs.append(os.stat("/proc/self/ns/net").st_dev)
+    return _nsfs[0]
 
 
 def run_in_netns(netns: NetNS, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

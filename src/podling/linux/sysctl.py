@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def _path(name: str | tuple[str, ...]) -> str:
     # A tuple is for names that hold dots themselves, such as a VLAN interface eth0.100.
@@ -13,14 +15,20 @@ def _path(name: str | tuple[str, ...]) -> str:
 
 def read_sysctl(name: str | tuple[str, ...]) -> str:
     """The value without its newline. `FileNotFoundError` when the kernel does not have the parameter."""
-    with open(_path(name)) as file:
-        return file.read().strip()
+    fd = os.open(_path(name), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096).decode().strip()
+    finally:
+        os.close(fd)
 
 
 def write_sysctl(name: str | tuple[str, ...], value: str | int) -> None:
     """Set it. `FileNotFoundError` when the kernel lacks it, `OSError` EROFS when /proc/sys is read-only."""
-    with open(_path(name), "w") as file:
-        file.write(str(value))
+    fd = os.open(_path(name), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(value).encode())
+    finally:
+        os.close(fd)
 
 
 def ensure_sysctl(name: str | tuple[str, ...], value: str | int) -> bool:

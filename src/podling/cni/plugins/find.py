@@ -34,7 +34,7 @@ def find_plugin(kind: str, path: Iterable[str]) -> str:
         raise CNIError(INVALID_CONFIG, f"invalid plugin name: {kind!r}", 'set "type" to a file name')
     for directory in directories:
         candidate = os.path.join(directory, kind)
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
             return candidate
     where = ", ".join(directories) or "an empty CNI_PATH"
     raise CNIError(INVALID_CONFIG, f'failed to find plugin "{kind}" in path [{where}]')

@@ -26,6 +26,7 @@ from podling.cni.types import (
     UnknownContainer,
 )
 from podling.linux.netlink.wire import NetlinkError
+from podling.linux.netns import is_netns, open_netns
 from podling.linux.record import record
 
 TYPE_CHECKING = False
@@ -124,21 +125,17 @@ def _check_ifname(name: str) -> None:
 
 def open_sandbox(args: Args) -> int:
     """A descriptor of the container's network namespace; CNIError CONTAINER_UNKNOWN when there is none."""
-    from podling.linux.netns import is_netns, open_netns
-
     try:
-        if not is_netns(args.netns):
-            if not os.path.exists(args.netns):
-                raise FileNotFoundError(2, os.strerror(2), args.netns)
-            raise CNIError(
-                INVALID_ENVIRONMENT, f'failed to open netns "{args.netns}": not a network namespace'
-            )
-        return open_netns(args.netns)
+        fd = open_netns(args.netns)
     except FileNotFoundError as err:
         raise UnknownContainer(
             f'failed to open netns "{args.netns}": no such file or directory',
             "the container has ended, or its namespace was removed",
         ) from err
+    if is_netns(fd):
+        return fd
+    os.close(fd)
+    raise CNIError(INVALID_ENVIRONMENT, f'failed to open netns "{args.netns}": not a network namespace')
 
 
 def main(plugin: Plugin) -> None:

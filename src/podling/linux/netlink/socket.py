@@ -36,7 +36,7 @@ SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
 
 RECEIVE_BYTES = 65536  # the kernel fills at most 32 KiB of a dump at a time
-BATCH = 64  # requests sent at once; their acknowledgements wait in a receive buffer with room for some 250
+BATCH = 64  # requests sent at once; their refusals wait in a receive buffer with room for some 250
 DUMP_ATTEMPTS = 20  # a table that changes this often in a row is not going to hold still
 
 
@@ -83,23 +83,21 @@ class NetlinkSocket:
             raise failure
 
     def _execute_batch(self, requests: Sequence[Request]) -> NetlinkError | None:
+        # Requests are carried out in order, and refusals answered always; so the last one's answer is enough.
+        *before, last = requests
         first = self._sequence + 1
         self._sequence += len(requests)
-        self._socket.send(
-            b"".join(
-                _flagged(request, NLM_F_ACK).pack(first + place) for place, request in enumerate(requests)
-            )
-        )
-        waiting = len(requests)
+        packed = [request.pack(first + place) for place, request in enumerate(before)]
+        packed.append(_flagged(last, NLM_F_ACK).pack(self._sequence))
+        self._socket.send(b"".join(packed))
         failure: NetlinkError | None = None
-        while waiting:
+        while True:
             for reply in self.receive():
                 place = reply.sequence - first
-                if reply.kind != NLMSG_ERROR or not 0 <= place < len(requests):
-                    continue
-                waiting -= 1
-                failure = failure or error_of(reply, requests[place].what)
-        return failure
+                if reply.kind == NLMSG_ERROR and 0 <= place < len(requests):
+                    failure = failure or error_of(reply, requests[place].what)
+                    if reply.sequence == self._sequence:
+                        return failure
 
     def get(self, request: Request) -> Message:
         """The one message that answers a get request."""

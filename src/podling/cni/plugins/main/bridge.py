@@ -51,8 +51,7 @@ NAME_ATTEMPTS = 10  # for a host end's random name; two in a row taken would alr
 class _Pair:
     """A veth pair that has been made."""
 
-    host: str
-    host_index: int
+    host: str  # names in our requests can mean nothing else once the kernel has given us this one
     container: Link
 
 
@@ -91,7 +90,7 @@ def _wire(
         _ensure_gateways(conf, host, bridge, [_gateway_of(ip) for ip in ipam.ips])
     if conf.ip_masq:
         _masquerade(args, [ip.address for ip in ipam.ips])
-    host_end = host.link_get(pair.host_index)
+    host_end = host.link_get(pair.host)
     return Result(
         interfaces=(
             Interface(name=bridge.name, mac=bridge.mac, mtu=bridge.mtu),
@@ -222,22 +221,23 @@ def _make_pair(args: Args, conf: BridgeConf, *, host: Netlink, inside: Netlink, 
                     "DEL the earlier attachment, or pass another CNI_IFNAME",
                 ) from err
             continue
-        return _Pair(host=name, host_index=host.link_get(name).index, container=inside.link_get(args.ifname))
+        return _Pair(host=name, container=inside.link_get(args.ifname))
     raise CNIError(KERNEL_REFUSED, f"no free name for a veth in {NAME_ATTEMPTS} attempts")
 
 
 def _connect(conf: BridgeConf, pair: _Pair, host: Netlink, bridge: Link) -> None:
     """Make the host end a port that forwards, at once if the container's end is up: then it has a carrier."""
-    requests = [links.set_link(pair.host_index, master=bridge.index, up=True)]
+    requests = [links.set_link(pair.host, master=bridge.index, up=True)]
     if os.path.exists("/proc/sys/net/ipv6"):
-        requests.insert(0, links.without_ipv6_link_local(pair.host_index))
+        requests.insert(0, links.without_ipv6_link_local(pair.host))
     if conf.hairpin or conf.port_isolation:
-        requests.append(links.set_port(pair.host_index, hairpin=conf.hairpin, isolated=conf.port_isolation))
-    if conf.vlan:
-        if not conf.preserve_default_vlan:
-            requests.append(links.port_vlan(pair.host_index, 1, remove=True))
-        requests.append(links.port_vlan(pair.host_index, conf.vlan, pvid=True, untagged=True))
+        requests.append(links.set_port(pair.host, hairpin=conf.hairpin, isolated=conf.port_isolation))
     host.execute(*requests)
+    if conf.vlan:
+        port = host.link_get(pair.host).index
+        if not conf.preserve_default_vlan:
+            host.execute(links.port_vlan(port, 1, remove=True))
+        host.execute(links.port_vlan(port, conf.vlan, pvid=True, untagged=True))
 
 
 # --- inside the container
