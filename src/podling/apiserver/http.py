@@ -43,6 +43,7 @@ class HttpsServer:
         self._server: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self._writes: set[asyncio.Future[Answer]] = set()
+        self._streams: set[asyncio.Task[object]] = set()
         self.port = 0
 
     def bind(self, address: str, port: int, listener: socket.socket | None = None) -> None:
@@ -76,7 +77,12 @@ class HttpsServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        # They would not end by themselves.
+        for stream in self._streams:
+            stream.cancel()
         if self._web is not None:
+            # Idle connections close now, others when their answer is out.
+            self._web.pre_shutdown()
             await self._web.shutdown(timeout=SHUTDOWN_S)
             self._web = None
         if self._writes:
@@ -94,9 +100,15 @@ class HttpsServer:
             answer = await self._handle(request)
         if isinstance(answer, Response):
             return _plain(answer)
-        if isinstance(answer, Upgrade):
-            return await proxy_upgrade(incoming, answer.url, self._kubelet_ssl(), {})
-        return await _stream(incoming, answer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            if isinstance(answer, Upgrade):
+                return await proxy_upgrade(incoming, answer.url, self._kubelet_ssl(), {})
+            return await _stream(incoming, answer)
+        finally:
+            self._streams.discard(task)
 
     async def _finish(self, request: Request) -> Answer:
         """Handle a request to its end, even if this task is cancelled meanwhile."""
