@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -250,6 +251,28 @@ def test_a_cancelled_add_is_undone(node: Node):
     assert calls(node) == ["slow ADD 1", "slow DEL 0"]
     assert link_names(pod) == {"lo"}
     assert node.reserved() == {"last_reserved_ip.0"}
+
+
+def test_an_add_of_our_own_plugins_is_undone_wherever_it_is_cancelled(node: Node):
+    """The thread cannot be stopped: it is waited for, and only then undone."""
+    pod = node.pod("pod")
+    chain(node, "bridge")
+
+    async def work(cni: CNI) -> None:
+        for after_s in (0, 0.001, 0.002, 0.003, 0.004, 0.005):
+            task = asyncio.create_task(cni.add("c1", pod))
+            await asyncio.sleep(after_s)
+            if task.cancel():
+                task.cancel()  # impatience changes nothing
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+                await cni.delete("c1", pod)
+            assert link_names(pod) == {"lo"}
+            assert cni.attachments() == []
+
+    on_node(node, work)
+    assert node.reserved() <= {"last_reserved_ip.0"}
+    assert link_names(node.netns) <= {"lo", "cni0"}
 
 
 def test_del_goes_on_past_a_failing_plugin_and_can_be_repeated(node: Node):

@@ -186,6 +186,8 @@ class CNI:
     async def _undo(self, network: NetworkConfigList, call: _Call) -> None:
         try:
             await self._delete_chain(network, call, None)
+            # A cancelled ADD may have got as far as the cache.
+            self._cache.remove(network.name, call.container_id, call.ifname)
         except CNIError as err:
             log.warning("undoing the failed ADD of %s: %s", call.container_id, err)
 
