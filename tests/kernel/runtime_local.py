@@ -31,7 +31,8 @@ from podling.runtime.images.store import ImageStore
 from podling.runtime.server import Runtime
 
 CLONE_FS = 0x200
-PARENT = "/podling-test"
+PARENT = os.environ.setdefault("PODLING_TEST_CGROUP", f"/podling-runtime-{os.getpid()}")
+"""Of all cgroups made here; agents that tests start as programs use the same."""
 IMAGE = "busybox"
 APPLETS = "sh sleep ps cat echo true false id ls grep hostname env kill nc netstat tr stty head dd mount test"
 

@@ -14,6 +14,9 @@ from podling.runtime.cri import messages as cri
 SandboxID = NewType("SandboxID", str)
 ContainerID = NewType("ContainerID", str)
 
+NETNS_PREFIX = "podling-"
+"""Of the files that pin network namespaces, beside those of other programs."""
+
 POD_NAME_LABEL = "io.kubernetes.pod.name"
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 POD_UID_LABEL = "io.kubernetes.pod.uid"

@@ -17,13 +17,16 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from podling.cni.types import CNIError
 from podling.linux import mounts, netns
 from podling.linux.pidfd import Process, command_line
 from podling.linux.processes import ProcessRef
 from podling.runtime import container_create, container_exit, sandbox_events, sandbox_remove, sandbox_stop
 from podling.runtime.core import Container, Core, Sandbox, in_thread
 from podling.runtime.cri.errors import CRIError
+from podling.runtime.crun import OCIError
 from podling.runtime.images.errors import ImageError
+from podling.runtime.names import NETNS_PREFIX
 from podling.runtime.state import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, remove_tree
 
 log = logging.getLogger(__name__)
@@ -32,10 +35,17 @@ log = logging.getLogger(__name__)
 async def recover(core: Core) -> None:
     """Call once, before any verb."""
     await in_thread(_prepare, core)
-    for sandbox_record in sorted(core.records.sandboxes(), key=lambda r: r.created_at):
+    sandboxes = sorted(core.records.sandboxes(), key=lambda r: r.created_at)
+    containers = sorted(core.records.containers(), key=lambda r: r.created_at)
+    if any(s.phase is SandboxPhase.CREATING for s in sandboxes) or any(
+        c.phase is ContainerPhase.STARTING for c in containers
+    ):
+        await _end_helpers(core)
+    for sandbox_record in sandboxes:
         await _take_sandbox(core, sandbox_record)
-    for container_record in sorted(core.records.containers(), key=lambda r: r.created_at):
+    for container_record in containers:
         await _take_container(core, container_record)
+    await _forget_strangers(core)
     await in_thread(_sweep, core)
 
 
@@ -57,6 +67,21 @@ def _ensure_pause_rootfs(core: Core) -> None:
     shutil.copyfile(program, beside)
     beside.chmod(0o755)
     beside.rename(target)
+
+
+async def _end_helpers(core: Core) -> None:
+    """Kill what crun of our last life is still at work: it would go on making what we are about to remove."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        words = command_line(int(entry.name))
+        if words[:1] != [core.crun.program] or core.crun.global_options[0] not in words:
+            continue
+        helper = Process.open(int(entry.name))
+        if helper is not None:
+            helper.send(signal.SIGKILL)
+            await helper.ended()
+            helper.close()
 
 
 def _living(ref: ProcessRef | None) -> Process | None:
@@ -170,6 +195,20 @@ def _kill_conmon(core: Core, record: ContainerRecord) -> None:
     conmon.close()
 
 
+async def _forget_strangers(core: Core) -> None:
+    """Containers and attachments whose record is lost (a power cut): only their state leads to them."""
+    known = {*core.sandboxes, *core.containers}
+    for leftover in _unknown(core.paths.crun, known):
+        log.info("container %s has no record: removing it", leftover.name[:12])
+        with suppress(OCIError):
+            await core.crun.delete(leftover.name)
+    ours = str(core.config.netns_dir / NETNS_PREFIX)
+    for attachment in core.cni.attachments():
+        if attachment.netns.startswith(ours) and attachment.container_id not in known:
+            with suppress(CNIError):
+                await core.cni.delete(attachment.container_id, attachment.netns, attachment.ifname)
+
+
 def _sweep(core: Core) -> None:
     """Remove what no record explains."""
     paths = core.paths
@@ -181,10 +220,12 @@ def _sweep(core: Core) -> None:
             remove_tree(leftover)
     for leftover in _unknown(paths.exits, known):
         leftover.unlink(missing_ok=True)
+    for leftover in _unknown(paths.sandboxes, {f"{sandbox_id}.json" for sandbox_id in core.sandboxes}):
+        leftover.unlink(missing_ok=True)
     for leftover in paths.run.glob("tty-*"):
         leftover.unlink(missing_ok=True)
     pinned = {sandbox.record.netns for sandbox in core.sandboxes.values()}
-    for leftover in core.config.netns_dir.glob("podling-*"):
+    for leftover in core.config.netns_dir.glob(f"{NETNS_PREFIX}*"):
         if str(leftover) not in pinned:
             netns.remove_netns(leftover)
 

@@ -66,7 +66,7 @@ async def _create(core: Core, sandbox: Sandbox) -> None:
     record = sandbox.record
     async with AsyncExitStack() as undo:
         if record.namespaces.network is not NamespaceMode.NODE:
-            record.netns = str(core.config.netns_dir / f"podling-{sandbox.id[:13]}")
+            record.netns = str(core.config.netns_dir / f"{names.NETNS_PREFIX}{sandbox.id[:13]}")
         core.records.save_sandbox(record)
         undo.callback(core.records.drop_sandbox, sandbox.id)
         with core.timings.phase("sandbox: netns", sandbox.id):
