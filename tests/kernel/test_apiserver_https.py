@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -18,6 +19,7 @@ from kernel.api_local import eventually
 from kernel.apiserver_local import LOOPBACK, Cluster
 from podling.apiserver.server import APIServer
 from podling.machine import pki
+from podling.store import memory
 from podling.store.interface import StoreOpenError
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -112,24 +114,27 @@ async def test_a_client_that_goes_away_leaves_no_watch_behind(cluster, session):
     await eventually(is_forgotten)
 
 
-async def test_a_client_that_does_not_read_delays_nobody(cluster, session):
-    """Its watch fills the sockets' buffers and then its queue, and is cut off."""
-    async with cluster.session() as other:
-        slow = await other.get(CONFIG_MAPS, params={"watch": "1"})
+async def test_a_client_that_does_not_read_delays_nobody_and_is_cut_off(cluster, session, monkeypatch):
+    """Its watch fills the sockets' buffers and then its queue."""
+    monkeypatch.setattr(memory, "MAX_PENDING_BYTES", 1_000_000)
+    with socket.socket() as small:
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        small.connect((LOOPBACK, cluster.server.port))
+        small.setblocking(False)
+        reader, writer = await asyncio.open_connection(
+            sock=small, ssl=cluster.tls(), server_hostname=LOOPBACK
+        )
+        writer.write(f"GET {CONFIG_MAPS}?watch=1 HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        await reader.readline()
         data = "x" * 100_000
-        for number in range(60):
+        for number in range(80):
             async with session.post(CONFIG_MAPS, json=config_map(f"m{number}", a=data)) as answer:
                 assert answer.status == 201
-        async with asyncio.timeout(10):
-            async with session.get(CONFIG_MAPS, params={"limit": "1"}) as answer:
-                assert answer.status == 200
-            # Not cut off yet: what was queued for it is still there.
-            lines = 0
-            async for chunk in slow.content.iter_any():
-                lines += chunk.count(b"\n")
-                if lines == 60:
-                    break
-        slow.close()
+        async with asyncio.timeout(20):
+            lines = (await reader.read()).splitlines()
+        writer.close()
+    last = json.loads(lines[-1])
+    assert (last["type"], last["object"]["code"]) == ("ERROR", 410)
 
 
 async def test_an_abandoned_write_is_finished(cluster, session):

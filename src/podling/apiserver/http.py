@@ -164,7 +164,6 @@ def _plain(answer: Response) -> web.Response:
 
 async def _stream(incoming: web.BaseRequest, answer: Stream) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
-    response.enable_chunked_encoding()
     async with aclosing(answer.chunks) as chunks:  # type: ignore[type-var]  # an async generator
         await response.prepare(incoming)
         try:

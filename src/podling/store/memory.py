@@ -22,19 +22,22 @@ MAX_EVENTS = 2048
 MAX_HISTORY_BYTES = 4 << 20
 """Bytes of replaced values a collection's history may hold, whatever their number."""
 MAX_PENDING = 4096
-"""Events queued for one watch; a reader further behind is cut off and has to list again."""
+MAX_PENDING_BYTES = 16 << 20
+"""Events queued for one watch, and bytes of their values; a reader further behind is cut off and has to list
+again."""
 
 
 class QueueWatch:
     """A watch with its own queue, filled as writes become durable: a slow reader delays nobody."""
 
-    __slots__ = ("_collection", "_overflow", "_pending", "_waiter", "prefix", "wants")
+    __slots__ = ("_collection", "_overflow", "_pending", "_pending_bytes", "_waiter", "prefix", "wants")
 
     def __init__(self, collection: Collection, prefix: str, wants: Wants | None) -> None:
         self._collection = collection
         self.prefix = prefix
         self.wants = wants
         self._pending: list[Event] = []
+        self._pending_bytes = 0
         self._overflow = 0
         self._waiter: asyncio.Future[None] | None = None
 
@@ -42,7 +45,9 @@ class QueueWatch:
         if not event.key.startswith(self.prefix) or (self.wants is not None and not self.wants(event)):
             return
         self._pending.append(event)
-        if len(self._pending) > MAX_PENDING:
+        if event.entry is not None:
+            self._pending_bytes += len(event.entry.value)
+        if len(self._pending) > MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
             self._overflow = self._pending[0].revision
             self._pending.clear()
             self.close()
@@ -58,7 +63,7 @@ class QueueWatch:
                 await self._waiter
             finally:
                 self._waiter = None
-        events, self._pending = self._pending, []
+        events, self._pending, self._pending_bytes = self._pending, [], 0
         return events
 
     def close(self) -> None:
