@@ -372,6 +372,19 @@ def test_check_finds_each_difference(node: Node):
         differs("is gone")
 
 
+def test_gc_frees_what_no_valid_attachment_has(node: Node):
+    conf = node.bridge(ipMasq=True, cniVersion="1.1.0")
+    pods = [node.pod(f"pod{number}") for number in range(3)]
+    for number, pod in enumerate(pods):
+        node.add(f"c{number}", pod, conf)
+    other = conf | {"name": "other", "bridge": "cni1", "ipam": node.ipam("10.244.9.0/24")}
+    node.add("c9", node.pod("pod9"), other)
+    valid = {"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}
+    node.call("GC", "", "", conf | valid)
+    assert node.reserved() == {"10.244.1.3", "last_reserved_ip.0"}
+    assert [rule.split()[2] for rule in masquerade_rules(node)] == ["10.244.1.3", "10.244.9.2"]
+
+
 def test_vlan_works_or_says_what_the_kernel_lacks(node: Node):
     pod = node.pod("pod")
     conf = node.bridge(isGateway=False, vlan=100, preserveDefaultVlan=False)

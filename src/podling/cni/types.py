@@ -99,6 +99,12 @@ class Args:
     def version(self) -> str:
         return str(self.conf.get("cniVersion", NEWEST))
 
+    @property
+    def valid_attachments(self) -> set[tuple[str, str]]:
+        """For GC: (container ID, interface name) of what is still in use."""
+        listed = self.conf.get("cni.dev/valid-attachments") or ()
+        return {(str(one.get("containerID")), str(one.get("ifname"))) for one in listed}
+
     def prev_result(self) -> Result | None:
         previous = self.conf.get("prevResult")
         return Result.from_json(previous) if previous else None

@@ -133,11 +133,9 @@ def _check(args: Args) -> None:
 def _gc(args: Args) -> None:
     """Release what belongs to no valid attachment (CNI spec, "GC: Clean up any stale resources")."""
     directory = _directory(args, _ipam(args))
-    attachments = args.conf.get("cni.dev/valid-attachments") or ()
-    valid = {(str(one.get("containerID")), str(one.get("ifname"))) for one in attachments}
     if os.path.isdir(directory):
         with Reservations(directory) as store:
-            store.release_others(valid)
+            store.release_others(args.valid_attachments)
 
 
 def _status(args: Args) -> None:

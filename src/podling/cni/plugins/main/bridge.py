@@ -17,7 +17,7 @@ import os
 
 from podling.cni.plugins import skel
 from podling.cni.plugins.execute import delegate, delegate_add
-from podling.cni.plugins.main import bridge_check, bridge_conf
+from podling.cni.plugins.main import bridge_check, bridge_conf, masquerade
 from podling.cni.plugins.main.bridge_conf import BridgeConf
 from podling.cni.types import (
     IO_FAILURE,
@@ -89,7 +89,7 @@ def _wire(
     if conf.is_gateway:
         _ensure_gateways(conf, host, bridge, [_gateway_of(ip) for ip in ipam.ips])
     if conf.ip_masq:
-        _masquerade(args, [ip.address for ip in ipam.ips])
+        masquerade.add(args.name, args.ifname, args.container_id, [ip.address for ip in ipam.ips])
     host_end = host.link_get(pair.host)
     return Result(
         interfaces=(
@@ -108,7 +108,7 @@ def _undo(args: Args, conf: BridgeConf, inside: Netlink) -> None:
     steps: tuple[Callable[[], None], ...] = (
         lambda: inside.link_del(args.ifname, missing_ok=True),
         lambda: delegate(conf.ipam, args, "DEL") if conf.ipam else None,
-        lambda: _unmasquerade(args) if conf.ip_masq else None,
+        lambda: _unmasquerade(args),
     )
     for step in steps:
         try:
@@ -309,30 +309,7 @@ def _with_gateways(conf: BridgeConf, ipam: Result) -> Result:
     return replace(ipam, ips=ips, routes=(*ipam.routes, *added))
 
 
-# --- masquerading
-
-
-def _masquerade(args: Args, found: list[IPInterface]) -> None:
-    from podling.cni.plugins.main import masquerade
-    from podling.linux.nft import NFTError
-
-    try:
-        masquerade.add(args.name, args.ifname, args.container_id, found)
-    except NFTError as err:
-        raise CNIError(KERNEL_REFUSED, f"ipMasq: {err.message}", err.remedy) from err
-
-
-def _unmasquerade(args: Args) -> None:
-    from podling.cni.plugins.main import masquerade
-    from podling.linux.nft import NFTError
-
-    try:
-        masquerade.remove(args.name, args.ifname, args.container_id)
-    except NFTError as err:
-        raise CNIError(KERNEL_REFUSED, f"ipMasq: {err.message}", err.remedy) from err
-
-
-# --- DEL, CHECK, STATUS and our own prepare
+# --- DEL, CHECK, STATUS, GC and our own prepare
 
 
 def _delete(args: Args) -> None:
@@ -341,8 +318,12 @@ def _delete(args: Args) -> None:
     ipam = args.conf.get("ipam") or {}
     if ipam.get("type"):
         delegate(ipam["type"], args, "DEL")
+    _unmasquerade(args)
+
+
+def _unmasquerade(args: Args) -> None:
     if args.conf.get("ipMasq"):
-        _unmasquerade(args)
+        masquerade.remove(args.name, args.ifname, args.container_id)
 
 
 def _delete_link(args: Args) -> None:
@@ -388,6 +369,15 @@ def _status(args: Args) -> None:
         delegate(conf.ipam, args, "STATUS")
 
 
+def _gc(args: Args) -> None:
+    """Addresses and rules of attachments that are none any more; links went with their namespaces."""
+    conf = bridge_conf.parse(args)
+    if conf.ipam:
+        delegate(conf.ipam, args, "GC")
+    if conf.ip_masq:
+        masquerade.remove_others(args.name, args.valid_attachments)
+
+
 def _prepare(args: Args) -> None:
     """Make the bridge with its gateway addresses before the first container needs them.
 
@@ -406,4 +396,6 @@ def _prepare(args: Args) -> None:
             _ensure_gateways(conf, host, bridge, gateways)
 
 
-PLUGIN = skel.Plugin(name="bridge", add=_add, delete=_delete, check=_check, status=_status, prepare=_prepare)
+PLUGIN = skel.Plugin(
+    name="bridge", add=_add, delete=_delete, check=_check, status=_status, gc=_gc, prepare=_prepare
+)

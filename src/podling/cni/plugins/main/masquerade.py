@@ -8,6 +8,7 @@ address already belongs to somebody else.
 
 from __future__ import annotations
 
+from podling.cni.types import KERNEL_REFUSED, CNIError
 from podling.linux import nft
 
 TYPE_CHECKING = False
@@ -41,7 +42,7 @@ ATTEMPTS = 5  # each lost one means that another ADD or DEL got through
 
 
 def add(network: str, ifname: str, container_id: str, addresses: Iterable[IPInterface]) -> None:
-    """Masquerade these addresses, in place of what the container had before. `nft.NFTError`."""
+    """Masquerade these addresses, in place of what the container had before. `CNIError`."""
     text = compute_rules(network, ifname, container_id, addresses)
 
     def attempt() -> None:
@@ -64,14 +65,31 @@ def remove(network: str, ifname: str, container_id: str) -> None:
     _retrying(attempt)
 
 
+def remove_others(network: str, valid: Iterable[tuple[str, str]]) -> None:
+    """Take away the rules of all attachments of the network but the valid ones, (container ID, ifname)."""
+    kept = {_mark(network, ifname, container_id) for container_id, ifname in valid}
+    mark = _short(network) + "-"
+
+    def attempt() -> None:
+        rules = nft.parse_rules(nft.list_table(FAMILY, TABLE))
+        stale = [r for r in rules if r.comment.startswith(mark) and r.comment.split(",")[0] not in kept]
+        if stale:
+            nft.run(_deletions(stale))
+
+    _retrying(attempt)
+
+
 def _retrying(attempt: Callable[[], None]) -> None:
     """What was listed may be gone when it is to be deleted: then look again."""
-    for _ in range(ATTEMPTS - 1):
+    for _ in range(ATTEMPTS):
         try:
             return attempt()
-        except nft.NFTNotFound:
-            continue
-    return attempt()
+        except nft.NFTNotFound as err:
+            failure: nft.NFTError = err
+        except nft.NFTError as err:
+            failure = err
+            break
+    raise CNIError(KERNEL_REFUSED, f"ipMasq: {failure.message}", failure.remedy) from failure
 
 
 def compute_rules(network: str, ifname: str, container_id: str, addresses: Iterable[IPInterface]) -> str:
@@ -91,12 +109,13 @@ def comment(network: str, ifname: str, container_id: str) -> str:
 
 
 def _mark(network: str, ifname: str, container_id: str) -> str:
-    from hashlib import sha512
+    return f"{_short(network)}-{_short(f'{ifname}:{container_id}')}"
 
-    def short(text: str) -> str:
-        return sha512(text.encode()).hexdigest()[:16]
 
-    return f"{short(network)}-{short(f'{ifname}:{container_id}')}"
+def _short(text: str) -> str:
+    from hashlib import sha512  # 7 ms that only masquerading pays
+
+    return sha512(text.encode()).hexdigest()[:16]
 
 
 def _own_rules(listing: str, network: str, ifname: str, container_id: str) -> list[nft.NFTRule]:
