@@ -203,8 +203,9 @@ def pods_with_children() -> list[str]:
 
 
 def log_text(path: Path) -> str:
-    """The messages of a CRI log: `TIME STREAM TAG MESSAGE`."""
-    return "\n".join(line.split(" ", 3)[3] for line in path.read_text().splitlines())
+    """The messages of a CRI log: `TIME STREAM TAG MESSAGE`; after the tag P the line goes on."""
+    parts = [line.split(" ", 3)[2:] for line in path.read_text().splitlines()]
+    return "".join(text if tag == "P" else f"{text}\n" for tag, text in parts).removesuffix("\n")
 
 
 def running(command: str) -> list[int]:

@@ -102,6 +102,8 @@ class Conmon:
                         argv,
                         files={SYNC_FD: theirs, 2: errors},
                         environment={"_OCI_SYNCPIPE": str(SYNC_FD)},
+                        # Besides its persist directory conmon marks an OOM kill where it stands.
+                        cwd=options.bundle,
                     )
                 finally:
                     os.close(theirs)

@@ -18,14 +18,14 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from podling.linux.pidfd import Process
+from podling.linux.posix_spawn import posix_spawn
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 """All that our helpers get. LC_ALL saves conmon some thirty opened locale files a container."""
 
-# Python ignores these two for itself; a child would inherit that.
-RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 OUTPUT_LIMIT = 1 << 20
 
 
@@ -48,6 +48,7 @@ def spawn(
     *,
     files: Mapping[int, int] | None = None,
     environment: Mapping[str, str] | None = None,
+    cwd: Path | str = "/",
 ) -> Process:
     """Start a program; `files` maps its descriptors to ours, and 0 to 2 are /dev/null unless given.
 
@@ -61,14 +62,8 @@ def spawn(
         floor = max(*wanted, *wanted.values()) + 1
         copies = {target: _copy(source, floor) for target, source in wanted.items()}
         try:
-            pid = os.posix_spawnp(
-                argv[0],
-                list(argv),
-                {**ENVIRONMENT, **(environment or {})},
-                file_actions=[(os.POSIX_SPAWN_DUP2, copies[target], target) for target in wanted],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=RESTORED_SIGNALS,
+            pid = posix_spawn(
+                argv[0], argv, {**ENVIRONMENT, **(environment or {})}, files=copies, cwd=os.fspath(cwd)
             )
         finally:
             for fd in copies.values():
