@@ -82,7 +82,8 @@ def machine_lock() -> Iterator[None]:
     """One `up` or `down` at a time on this machine; the kernel lets go of it when the holder dies."""
     fd = os.open(paths.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        # Not flock: that one the forked supervisor would hold on to for as long as the cluster lives.
+        fcntl.lockf(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
