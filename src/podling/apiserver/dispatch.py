@@ -6,6 +6,7 @@ The one entrance for both transports. A request that reaches it has a user alrea
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 from podling.apiserver import authn, authz, errors, requestinfo
@@ -19,6 +20,11 @@ from podling.apiserver.resource import Handler, Resource
 from podling.store.interface import WriteFailedError
 
 log = logging.getLogger(__name__)
+
+MAX_WARNINGS_CHARS = 4096
+MAX_WARNING_CHARS = 256
+"""Upstream's limits of all warnings of an answer, and of one where there are too many."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Dispatcher:
@@ -94,7 +100,10 @@ def error_response(err: errors.APIError) -> Response:
 
 def with_warnings(answer: Response, warnings: list[str]) -> Response:
     """Texts as `Warning` headers (RFC 7234, section 5.5), which kubectl prints."""
-    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in dict.fromkeys(warnings))
+    texts = [_CONTROL.sub("?", text) for text in dict.fromkeys(warnings)]
+    if sum(map(len, texts)) > MAX_WARNINGS_CHARS:
+        texts = [text[:MAX_WARNING_CHARS] for text in texts[: MAX_WARNINGS_CHARS // MAX_WARNING_CHARS]]
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
     # One header with several warnings: a mapping cannot hold a name twice, and clients split at commas.
     value = ", ".join(f'299 - "{text}"' for text in quoted)
     return Response(answer.status, answer.body, answer.content_type, {**answer.headers, "Warning": value})

@@ -43,6 +43,8 @@ class RequestInfo:
 def parse(method: str, path: str, query: Query) -> RequestInfo:
     """Read `/api/VERSION/...` and `/apis/GROUP/VERSION/...`; anything else is a path."""
     parts = path.strip("/").split("/")
+    if "" in parts:
+        return RequestInfo(path=path, verb=method.lower())
     if parts[0] == "api" and len(parts) > 2:
         group, version, rest = "", parts[1], parts[2:]
     elif parts[0] == "apis" and len(parts) > 3:

@@ -6,6 +6,7 @@ One a process, in the event loop that calls `start`. Components in the same proc
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from podling.apiserver.config import APIServerConfig
 from podling.apiserver.discovery import Discovery
 from podling.apiserver.dispatch import Dispatcher
 from podling.apiserver.documents import Documents
+from podling.apiserver.expiry import EventExpiry
 from podling.apiserver.http import HttpsServer, server_context
 from podling.apiserver.kubelets import Kubelets
 from podling.apiserver.local import LocalTransport
@@ -43,6 +45,7 @@ class APIServer:
             kubelets=Kubelets(config),
         )
         self._ready = False
+        self._expiry: asyncio.Task[None] | None = None
         metrics = Metrics(lambda: self._store.revision)
         discovery = Discovery(RESOURCES, f"{config.advertise_address}:{config.port}")
         documents = Documents(discovery, metrics, lambda: self._ready)
@@ -70,12 +73,15 @@ class APIServer:
         except BaseException:
             await self.stop()
             raise
+        self._expiry = asyncio.create_task(EventExpiry(self._cluster).run(), name="event expiry")
         self._ready = True
         log.info("serving on https://%s:%d", config.bind_address, self.port)
 
     async def stop(self) -> None:
         """Close connections, finish writes, close the store; twice is fine."""
         self._ready = False
+        if self._expiry is not None:
+            self._expiry.cancel()
         await self._https.stop()
         await self._cluster.kubelets.close()
         await self._store.close()

@@ -116,6 +116,18 @@ async def test_unknown_fields_are_warnings_by_default_and_nothing_when_ignored(a
     assert status == 400
 
 
+async def test_warnings_are_safe_in_a_header(api):
+    body = config_map() | {"a\r\nX-Evil: 1": 1, 'quo"te': 2, "ü": 3}
+    await api.created(CONFIG_MAPS, body)
+    assert api.warnings == (
+        '299 - "unknown field \\"a??X-Evil: 1\\"", 299 - "unknown field \\"quo\\"te\\"", '
+        '299 - "unknown field \\"ü\\""'
+    )
+    body = config_map("many") | {f"f{i:>0200}": 1 for i in range(90)}
+    await api.created(CONFIG_MAPS, body)
+    assert len(api.warnings) < 6000
+
+
 async def test_a_wrong_type_is_always_an_error(api):
     body = pod() | {"spec": {"containers": "many"}}
     status, answer = await api.post(PODS, body, fieldValidation="Ignore")

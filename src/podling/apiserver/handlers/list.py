@@ -27,7 +27,7 @@ async def handle(cluster: Cluster, request: Request, info: RequestInfo, resource
     position = versions.list_position(request)
     if position.at_least > cluster.store.revision:
         raise errors.future_version(position.at_least, cluster.store.revision)
-    limit = request.query.integer("limit") or 0
+    limit = max(request.query.integer("limit") or 0, 0)
     prefix = resource.prefix(info.namespace)
     page = await _page(cluster, prefix, position, limit if chosen.everything else 0)
     entries, remaining = _select(page, chosen, limit)

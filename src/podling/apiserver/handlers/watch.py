@@ -35,8 +35,8 @@ async def handle(cluster: Cluster, request: Request, info: RequestInfo, resource
     accept = accepted(request.accept)
     chosen = selection.parse(request, info, resource)
     start = _Start(request)
-    timeout = request.query.integer("timeoutSeconds")
-    timeout_s = timeout if timeout else random.randint(MIN_TIMEOUT_S, 2 * MIN_TIMEOUT_S)
+    timeout = request.query.integer("timeoutSeconds") or 0
+    timeout_s = timeout if timeout > 0 else random.randint(MIN_TIMEOUT_S, 2 * MIN_TIMEOUT_S)
     prefix = resource.prefix(info.namespace)
     encode_object = _encoder(resource, accept, request)
     initial: list[Entry] = []
