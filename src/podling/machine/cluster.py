@@ -108,13 +108,15 @@ def _make(made: ClusterRecord, progress: Callable[[str], None]) -> None:
 
 def _become_supervisor(made: ClusterRecord, writer: int) -> None:
     """In the forked child: make the cluster, report each step on `writer`, then supervise. Never returns."""
-    from podling.machine.supervisor import Supervisor, redirect
+    from podling.machine.supervisor import Supervisor, close_all_but_stdio, open_log, redirect
 
     code = 1
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        redirect(ClusterPaths.of(made.config.name).log("supervisor"))
+        redirect(open_log(ClusterPaths.of(made.config.name).log("supervisor")))
+        # Above all the machine's lock: it is held for as long as any copy of its descriptor is open.
+        close_all_but_stdio(writer)
         supervisor = Supervisor(made, lambda step: _tell(writer, step))
         try:
             supervisor.start()

@@ -8,6 +8,7 @@ and the cgroup hierarchies are mounted afresh in the node's namespaces.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from podling.linux import syscalls as sc
@@ -62,6 +63,10 @@ def mount_view(node_paths: NodePaths) -> None:
     for target, fd in binds.items():
         _bind(fd, target)
     sc.mount("proc", "/proc", "proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
+    # Detached rather than covered: what is covered is still listed in mountinfo, and whoever asks there for
+    # cgroup hierarchies must find the node's only.
+    with suppress(OSError):
+        sc.umount("/sys", sc.MNT_DETACH)
     sc.mount("sysfs", "/sys", "sysfs", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
     _mount_cgroups(hierarchies)
 

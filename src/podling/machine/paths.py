@@ -17,7 +17,7 @@ from pathlib import Path
 STATE = Path("/var/lib/podling")
 IMAGES = STATE / "images"
 CLUSTERS = STATE / "clusters"
-LOCK = Path("/run/podling.lock")
+LOCK = Path("/run/lock/podling")
 
 NODE_BINDS = {
     "etc-kubernetes": "/etc/kubernetes",

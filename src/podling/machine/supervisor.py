@@ -11,6 +11,7 @@ Killing the supervisor harms nothing: nodes and daemons live on, `podling down` 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
@@ -130,9 +131,12 @@ class Supervisor:
 
     def _fork(self, node: NodeConfig, process: str, main: Callable[[], None]) -> None:
         group = CONTROL_PLANE if process == CONTROL_PLANE else "agent"
+        # Opened on this side: the node does not see the folder of logs.
+        log = open_log(self.paths.log(process))
         pid = node_sandbox.fork_into(self.record.nodes[node.name].pid, self.config.name, node.name, group)
         if pid == 0:
-            _daemon(self.paths.log(process), main, keep=self._listener if process == CONTROL_PLANE else None)
+            _daemon(log, main, keep=self._listener if process == CONTROL_PLANE else None)
+        os.close(log)
         self._started[process] = time.monotonic()
         started = reference(pid)
         if started is not None:
@@ -193,14 +197,15 @@ def _log(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}", file=sys.stderr, flush=True)
 
 
-def _daemon(log: Path, main: Callable[[], None], *, keep: socket.socket | None) -> None:
+def _daemon(log: int, main: Callable[[], None], *, keep: socket.socket | None) -> None:
     """In a forked child: detach from everything of the parent's, run `main`, exit. Never returns."""
     code = 1
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         redirect(log)
-        _close_all_but_stdio(keep.fileno() if keep else -1)
+        close_all_but_stdio(keep.fileno() if keep else -1)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         main()
         code = 0
     except BaseException:
@@ -211,16 +216,20 @@ def _daemon(log: Path, main: Callable[[], None], *, keep: socket.socket | None) 
         os._exit(code)
 
 
-def redirect(log: Path) -> None:
-    """Standard input from /dev/null, output and errors to the end of `log`."""
+def open_log(log: Path) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+
+def redirect(log: int) -> None:
+    """Standard input from /dev/null, output and errors to the open file `log`."""
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    for fd, source in ((0, null), (1, out), (2, out)):
+    for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
 
 
-def _close_all_but_stdio(keep: int) -> None:
+def close_all_but_stdio(keep: int) -> None:
+    """Close every inherited descriptor but 0, 1, 2 and `keep`."""
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd > 2 and fd != keep:
