@@ -10,7 +10,8 @@ import ctypes
 import os
 from types import TracebackType
 
-IN_CREATE = 0x100  # <sys/inotify.h>
+IN_MODIFY = 0x2  # <sys/inotify.h>
+IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
