@@ -115,7 +115,6 @@ def _become_supervisor(made: ClusterRecord, writer: int) -> None:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         redirect(open_log(ClusterPaths.of(made.config.name).log("supervisor")))
-        # Above all the machine's lock: it is held for as long as any copy of its descriptor is open.
         close_all_but_stdio(writer)
         supervisor = Supervisor(made, lambda step: _tell(writer, step))
         try:
@@ -215,11 +214,15 @@ def _remove(name: str) -> None:
             directory.rmdir()
 
 
+SUPERVISOR_GRACE_S = 10.0
+
+
 def _end_processes(made: ClusterRecord) -> None:
-    # First the one that would start the others again. Then each node's PID 1, which takes its node along;
-    # the daemons are named too, should one have left its node's PID namespace.
-    for process in [made.supervisor, *made.nodes.values(), *made.processes.values()]:
-        if process is not None and not end(process, grace_s=0):
+    # The supervisor ends the rest and reaps it. What it left, or all when it was killed before, follows by hand.
+    if made.supervisor is not None and not end(made.supervisor, grace_s=SUPERVISOR_GRACE_S):
+        raise UpError(f"the supervisor of cluster {made.config.name} ({made.supervisor.pid}) does not end")
+    for process in [*made.nodes.values(), *made.processes.values()]:
+        if not end(process, grace_s=0):
             raise UpError(f"process {process.pid} of cluster {made.config.name} does not end")
 
 

@@ -80,7 +80,7 @@ class Supervisor:
         self.report("agents")
 
     def run(self) -> None:
-        """Keep the daemons running until SIGTERM or SIGINT."""
+        """Keep the daemons running until SIGTERM or SIGINT; then end the cluster's processes."""
         signals = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         while True:
@@ -93,7 +93,18 @@ class Supervisor:
                 else signal.sigwaitinfo(signals)
             )
             if got is not None and got.si_signo != signal.SIGCHLD:
+                self.stop()
                 return
+
+    def stop(self) -> None:
+        """Kill every node, and reap all that lived in them: until then a node's PID 1 cannot end."""
+        for process in [*self.record.nodes.values(), *self.record.processes.values()]:
+            if process.alive:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
 
     def _start_node(self, node: NodeConfig, pause: Path) -> None:
         node_paths = self.paths.node(node.name)
