@@ -17,22 +17,19 @@ from podling.kubelet.status import Failure
 
 def admit(
     pod: core_v1.Pod,
-    others: Sequence[core_v1.Pod],
+    others: Sequence[Mapping[str, Decimal]],
     allocatable: Mapping[str, str],
     *,
     max_pods: int,
 ) -> Failure | None:
-    """None when it may. `others`: pods that hold resources on the node."""
+    """None when it may. `others`: what each pod that holds resources on the node has asked for."""
     if len(others) + 1 > max_pods:
         return _rejection("pods", Decimal(1), Decimal(len(others)), Decimal(max_pods))
-    used: dict[str, Decimal] = {}
-    for other in others:
-        for name, amount in pod_requests(other).items():
-            used[name] = used.get(name, Decimal(0)) + amount
     for name, amount in pod_requests(pod).items():
+        used = sum((other.get(name, Decimal(0)) for other in others), Decimal(0))
         capacity = parse_quantity(allocatable.get(name, "0"))
-        if amount > 0 and used.get(name, Decimal(0)) + amount > capacity:
-            return _rejection(name, amount, used.get(name, Decimal(0)), capacity)
+        if amount > 0 and used + amount > capacity:
+            return _rejection(name, amount, used, capacity)
     return None
 
 

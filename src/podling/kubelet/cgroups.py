@@ -13,11 +13,10 @@ CPU weight: best effort has the least, burstable what its pods ask for together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
 
 from podling.api import core_v1
-from podling.api.pods import pod_requests, qos_class
+from podling.api.pods import qos_class
 from podling.kubelet import names, resources
 from podling.kubelet.config import KubeletConfig
 from podling.linux.cgroups import Cgroups, Limits
@@ -58,14 +57,11 @@ class PodCgroups:
             ),
         )
 
-    def update_burstable(self, pods: Iterable[core_v1.Pod]) -> None:
-        """Give the burstable class the CPU weight its pods ask for together."""
-        if self._cgroups is None:
-            return
-        milli = sum(
-            int(pod_requests(pod).get("cpu", 0) * 1000) for pod in pods if qos_class(pod) == "Burstable"
-        )
-        self._cgroups.set_limits(f"{self._root}/burstable", Limits(cpu_shares=resources.cpu_shares(milli)))
+    def set_burstable(self, milli: int) -> None:
+        """Give the burstable class the CPU weight its pods ask for together, in thousandths of a core."""
+        if self._cgroups is not None:
+            limits = Limits(cpu_shares=resources.cpu_shares(milli))
+            self._cgroups.set_limits(f"{self._root}/burstable", limits)
 
     def remove(self, pod: core_v1.Pod) -> None:
         """Remove the pod's cgroup in every class: the pod of an orphan does not say which it had."""

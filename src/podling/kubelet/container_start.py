@@ -7,6 +7,7 @@ event told it. Source of order and words: upstream's `kuberuntime_container.go`,
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,8 @@ from podling.kubelet.volumes.manager import has_sub_paths, resolve_sub_paths
 from podling.kubelet.volumes.payload import VolumeError
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import CRIError
+
+log = logging.getLogger(__name__)
 
 
 class StartProblem(Exception):
@@ -78,7 +81,11 @@ async def start_container(services: PodServices, request: StartRequest, image: c
         text = f"failed to sync the objects it refers to: {err}"
         raise _told(services, request, "CreateContainerConfigError", text) from err
     container_id = await _create(services, request, config)
-    await _start(services, request, container_id)
+    try:
+        await _start(services, request, container_id)
+    except StartProblem:
+        await _forget_if_sandbox_went(services, request, container_id)
+        raise
     return container_id
 
 
@@ -174,6 +181,21 @@ async def _start(services: PodServices, request: StartRequest, container_id: str
     except CRIError as err:
         raise _told(services, request, "RunContainerError", err.message) from err
     services.events.container(request.pod, name, NORMAL, "Started", f"Started container {name}")
+
+
+async def _forget_if_sandbox_went(services: PodServices, request: StartRequest, container_id: str) -> None:
+    """A start that failed because the sandbox was going away is no run: it must not count as a restart."""
+    sandbox = request.runtime.ready_sandbox
+    try:
+        status = (
+            await services.runtime.pod_sandbox_status(
+                cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox.id if sandbox else "")
+            )
+        ).status
+        if status is None or status.state is not cri.PodSandboxState.SANDBOX_READY:
+            await services.runtime.remove_container(cri.RemoveContainerRequest(container_id=container_id))
+    except CRIError as err:
+        log.debug("container %s after a failed start: %s", container_id, err)
 
 
 async def run_post_start(services: PodServices, request: StartRequest, container_id: str) -> None:

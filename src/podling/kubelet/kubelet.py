@@ -79,7 +79,7 @@ class Kubelet:
             wall_clock=time.time,
         )
         manager = PodManager(services, tasks)
-        pleg = PLEG(self._runtime, manager.on_runtime_change)
+        pleg = PLEG(self._runtime, manager.on_runtime_change, manager.on_runtime_listed)
         pods = Informer(self._client, core_v1.Pod, field_selector=f"spec.nodeName={config.node_name}")
         pods.add_handler(manager.on_pod)
         node = NodeReporter(config, self._client, self._runtime, self._images, events, machine)

@@ -28,9 +28,15 @@ Listener = Callable[[cri.ContainerEventResponse], None]
 class PLEG:
     """`run()` is a task of the kubelet's group."""
 
-    def __init__(self, runtime: RuntimeService, on_pod_changed: Callable[[names.PodUID], None]) -> None:
+    def __init__(
+        self,
+        runtime: RuntimeService,
+        on_pod_changed: Callable[[names.PodUID], None],
+        on_listed: Callable[[], None],
+    ) -> None:
         self._runtime = runtime
         self._on_pod_changed = on_pod_changed
+        self._on_listed = on_listed
         self._listeners: set[Listener] = set()
         self._pod_of: dict[str, names.PodUID] = {}
         """Pods of live containers: the event of a removed one may not name its pod any more."""
@@ -66,6 +72,7 @@ class PLEG:
             await asyncio.sleep(0)
             for uid in await list_pod_uids(self._runtime):
                 self._on_pod_changed(uid)
+            self._on_listed()
             self._listed.set()
             event = await first
             while event is not None:

@@ -22,6 +22,11 @@ from podling.kubelet import names
 from podling.kubelet.backoff import Backoff
 from podling.kubelet.runtime_state import CREATED, ContainerRecord, PodRuntime
 
+KILLED_EXIT_CODE = 137
+SANDBOX_SETTLE_S = 0.05
+"""When pause is PID 1 of the pod and is killed, the kernel kills the containers first and lets pause go
+last (`man 7 pid_namespaces`): an end by SIGKILL may be the first sign of a sandbox that is about to go."""
+
 
 class ContainerKind(StrEnum):
     INIT = "init"
@@ -69,12 +74,17 @@ class PodActions:
     stop_sandboxes: tuple[str, ...] = ()
     """Sandboxes that a newer one replaces and that still hold a network or processes."""
     remove_sandboxes: tuple[str, ...] = ()
+    look_again_at: float | None = None
+    """A container ended and it is not clear yet whether its sandbox did; seconds since the epoch."""
     finished: bool = False
     """Nothing runs and nothing will: stop the sandbox and report the final phase."""
 
     @property
     def wake_at(self) -> float | None:
-        return min((item.until for item in self.backing_off), default=None)
+        times = [item.until for item in self.backing_off]
+        if self.look_again_at is not None:
+            times.append(self.look_again_at)
+        return min(times, default=None)
 
     @property
     def idle(self) -> bool:
@@ -197,6 +207,7 @@ def _in_sandbox(view: _View) -> PodActions:
         kill=tuple(decisions.kill),
         start=tuple(decisions.start),
         backing_off=tuple(decisions.backing_off),
+        look_again_at=decisions.look_again_at,
         remove=garbage.containers,
         remove_sandboxes=garbage.sandboxes,
     )
@@ -207,6 +218,7 @@ class _Decisions:
     start: list[ContainerStart] = field(default_factory=list)
     kill: list[ContainerKill] = field(default_factory=list)
     backing_off: list[BackingOff] = field(default_factory=list)
+    look_again_at: float | None = None
     init_failed: bool = False
 
 
@@ -292,6 +304,11 @@ def _restart(
     record: ContainerRecord,
     decisions: _Decisions,
 ) -> None:
+    if view.spec.share_process_namespace and record.status.exit_code == KILLED_EXIT_CODE:
+        settled_at = record.finished_at_s + SANDBOX_SETTLE_S
+        if view.now < settled_at:
+            decisions.look_again_at = settled_at
+            return
     key = backoff_key(view.pod, container)
     until = view.backoff.ready_at(key, record.finished_at_s)
     if until > view.now and until > record.finished_at_s:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 
 from podling.api import core_v1, meta_v1
-from podling.api.pods import is_deleting, is_terminal
+from podling.api.pods import is_deleting, is_terminal, pod_requests, qos_class
 from podling.kubelet import names
 from podling.kubelet.admission import admit
 from podling.kubelet.pod_worker import PodWorker
@@ -21,6 +22,8 @@ from podling.kubelet.services import PodServices
 from podling.kubelet.status import Failure
 from podling.kubelet.tasks import guarded
 from podling.runtime.cri import messages as cri
+
+SHARE_DELAY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ class PodManager:
         self._services = services
         self._tasks = tasks
         self._workers: dict[names.PodUID, PodWorker] = {}
+        self._requests: dict[names.PodUID, Mapping[str, Decimal]] = {}
+        self._sharing = False
         self._synced = False
 
     # From the API
@@ -68,7 +73,8 @@ class PodManager:
         elif self._synced:
             self._tasks.create_task(guarded(self._end_orphans({uid}), "ending orphans"), name="orphans")
 
-    def wake_all(self) -> None:
+    def on_runtime_listed(self) -> None:
+        """PLEG callback after a list: what was missed may be that something is gone altogether."""
         for worker in self._workers.values():
             worker.wake()
 
@@ -100,7 +106,9 @@ class PodManager:
         rejected = None
         # A pod that has started before was admitted before: a restarted kubelet does not ask again.
         if not (is_deleting(pod) or is_terminal(pod) or (pod.status and pod.status.start_time)):
-            others = [other for other in self.pods() if not is_terminal(other)]
+            others = [
+                self._requests[uid] for uid, worker in self._workers.items() if not is_terminal(worker.pod)
+            ]
             rejected = admit(pod, others, self._services.allocatable, max_pods=self._services.config.max_pods)
         if rejected is not None:
             self._tell_rejected(pod, rejected)
@@ -112,6 +120,8 @@ class PodManager:
     def _run(self, worker: PodWorker) -> PodWorker:
         uid = names.pod_uid(worker.pod)
         self._workers[uid] = worker
+        self._requests[uid] = pod_requests(worker.pod)
+        self._share_processor()
         what = f"worker of pod {names.pod_full(worker.pod)}"
         task = self._tasks.create_task(guarded(worker.run(), what), name=what)
         task.add_done_callback(self._forget(uid, worker))
@@ -121,5 +131,25 @@ class PodManager:
         def forget(_: object) -> None:
             if self._workers.get(uid) is worker:
                 del self._workers[uid]
+                del self._requests[uid]
+                self._share_processor()
 
         return forget
+
+    def _share_processor(self) -> None:
+        """Soon, once for many pods: the burstable class gets the weight its pods ask for together."""
+        if not self._sharing:
+            self._sharing = True
+            asyncio.get_running_loop().call_later(SHARE_DELAY_S, self._share_processor_now)
+
+    def _share_processor_now(self) -> None:
+        self._sharing = False
+        burstable = [
+            self._requests[uid].get("cpu", Decimal(0))
+            for uid, worker in self._workers.items()
+            if qos_class(worker.pod) == "Burstable"
+        ]
+        try:
+            self._services.cgroups.set_burstable(int(sum(burstable) * 1000))
+        except OSError as err:
+            log.warning("CPU weight of the burstable class: %s", err)

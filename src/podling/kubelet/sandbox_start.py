@@ -44,7 +44,15 @@ async def start_sandbox(services: PodServices, pod: core_v1.Pod, actions: PodAct
         await _end_old(services, pod, actions)
         await _run(services, pod, actions.sandbox_attempt)
     else:
-        await asyncio.gather(_end_old(services, pod, actions), _run(services, pod, actions.sandbox_attempt))
+        # Both to their end, whatever becomes of the other: a step that is over must have nothing under way.
+        results = await asyncio.gather(
+            _end_old(services, pod, actions),
+            _run(services, pod, actions.sandbox_attempt),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
 
 async def _end_old(services: PodServices, pod: core_v1.Pod, actions: PodActions) -> None:

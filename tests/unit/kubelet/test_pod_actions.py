@@ -206,6 +206,16 @@ def test_restart_counts_go_on_after_the_runtime_forgot_everything() -> None:
     assert started(decide(make_pod(status=status), PodRuntime())) == [("main", 5)]
 
 
+def test_a_kill_in_a_shared_process_namespace_may_be_the_end_of_the_sandbox() -> None:
+    pod = make_pod(shareProcessNamespace=True)
+    state = runtime(record(exit_code=137, finished_at_s=100))
+    early = decide(pod, state, now=100.01)
+    assert early.start == ()
+    assert not early.finished
+    assert early.wake_at == 100.05
+    assert started(decide(pod, state, now=100.06)) == [("main", 1)]
+
+
 def test_ephemeral_containers_start_once() -> None:
     pod = make_pod(ephemeralContainers=[container("debug")])
     assert started(decide(pod, runtime(record("main")))) == [("debug", 0)]

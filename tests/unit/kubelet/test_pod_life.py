@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 from podling.api import core_v1, meta_v1
@@ -32,6 +33,14 @@ async def test_the_node_registers_with_a_complete_status(node: NodeUnderTest) ->
 async def test_a_pod_comes_up_with_one_status_write(node: NodeUnderTest) -> None:
     created = await node.create(container("a"), container("b"))
     pod = await node.ready()
+    await asyncio.sleep(0.1)
+    phases = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            version = created.metadata.resource_version
+            async for event in node.api.watch(core_v1.Pod, resource_version=version):
+                phases.append(event.object.status.phase)
+    assert phases == ["Running"]
     assert pod.status.phase == "Running"
     assert pod.status.pod_ip == "10.244.1.1"
     assert node.runtime.running() == ["a/0", "b/0"]

@@ -8,6 +8,7 @@ status line and a little of the body, and a node makes hundreds of them a minute
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,4 +150,5 @@ def _join(host: str, port: int) -> str:
 
 
 def _words(err: OSError) -> str:
-    return f"connect: {(err.strerror or str(err)).lower()}" if err.errno else str(err)
+    # Not err.strerror: asyncio puts a text of its own there.
+    return f"connect: {os.strerror(err.errno).lower()}" if err.errno else str(err)

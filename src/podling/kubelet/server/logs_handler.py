@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -32,8 +33,9 @@ class LogsHandler:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        await self._send(response, record, options)
-        await response.write_eof()
+        with suppress(ConnectionResetError):  # the client has seen enough
+            await self._send(response, record, options)
+            await response.write_eof()
         return response
 
     async def _send(self, response: web.StreamResponse, record: ContainerRecord, options: LogOptions) -> None:

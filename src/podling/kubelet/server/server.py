@@ -45,7 +45,11 @@ class KubeletServer:
             return
         context = server_ssl_context(config.tls_cert, config.tls_key, config.client_ca)
         self._runner = web.AppRunner(
-            self._application(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+            self._application(),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            # A follower of a silent log would otherwise stay long after its client has gone.
+            handler_cancellation=True,
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.bind_address, config.port, ssl_context=context)
