@@ -17,8 +17,8 @@ RECORD = "/var/lib/podling/clusters/{}/cluster.json"
 def processes(cluster: str) -> Iterator[tuple[int, str]]:
     """PID and a name for each process of the cluster: all in its cgroups, and its supervisor."""
     record = json.loads(Path(RECORD.format(cluster)).read_text())
-    names = {ref[0]: name for name, ref in record["processes"].items()}
-    yield record["supervisor"][0], "supervisor"
+    names = {ref["pid"]: name for name, ref in record["processes"].items()}
+    yield record["supervisor"]["pid"], "supervisor"
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             inside = f"/podling/{cluster}/" in (entry / "cgroup").read_text()

@@ -139,8 +139,8 @@ def test_up_works_after_everything_was_killed(images: None) -> None:
     crash.wait("pod/inside", "condition=Ready")
     record = json.loads((STATE / "crash" / "cluster.json").read_text())
     victims = [record["supervisor"], *record["processes"].values(), *record["nodes"].values()]
-    for pid, *_ in victims:
-        os.kill(pid, signal.SIGKILL)
+    for victim in victims:
+        os.kill(victim["pid"], signal.SIGKILL)
     with crash:
         crash.apply(pod("again", busybox("main")))
         crash.wait("pod/again", "condition=Ready")
@@ -154,7 +154,7 @@ def test_a_killed_agent_comes_back_and_containers_live_on(images: None) -> None:
         cluster.wait("pod/steady", "condition=Ready")
         before = cluster.get("pod", "steady")["status"]["containerStatuses"][0]
         record = json.loads((STATE / "agentless" / "cluster.json").read_text())
-        os.kill(record["processes"]["agent@kube-node-1"][0], signal.SIGKILL)
+        os.kill(record["processes"]["agent@kube-node-1"]["pid"], signal.SIGKILL)
 
         def another_agent() -> None:
             now = json.loads((STATE / "agentless" / "cluster.json").read_text())
@@ -175,7 +175,7 @@ def test_acknowledged_writes_survive_a_killed_control_plane(images: None) -> Non
         record = json.loads((STATE / "writes" / "cluster.json").read_text())
         for n in range(20):
             cluster.kubectl("create", "configmap", f"written-{n}", f"--from-literal=n={n}")
-        os.kill(record["processes"]["control-plane"][0], signal.SIGKILL)
+        os.kill(record["processes"]["control-plane"]["pid"], signal.SIGKILL)
         listed = cluster.kubectl("get", "configmaps", "-o", "name", timeout_s=30).split()
         assert {f"configmap/written-{n}" for n in range(20)} <= set(listed)
 

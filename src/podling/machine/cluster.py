@@ -218,7 +218,7 @@ SUPERVISOR_GRACE_S = 10.0
 
 
 def _end_processes(made: ClusterRecord) -> None:
-    # The supervisor ends the rest and reaps it. What it left, or all when it was killed before, follows by hand.
+    # The supervisor ends the rest and reaps it; what it left, or all when it was dead, follows by hand.
     if made.supervisor is not None and not end(made.supervisor, grace_s=SUPERVISOR_GRACE_S):
         raise UpError(f"the supervisor of cluster {made.config.name} ({made.supervisor.pid}) does not end")
     for process in [*made.nodes.values(), *made.processes.values()]:

@@ -45,7 +45,10 @@ async def run_control_plane(config: ControlPlaneConfig, listener: socket.socket 
         async with asyncio.TaskGroup() as tasks:
             scheduler = Scheduler(Client(server.local_transport("system:kube-scheduler", [])))
             controllers = ControllerManager(
-                Client(server.local_transport("system:kube-controller-manager", []))
+                Client(server.local_transport("system:kube-controller-manager", [])),
+                ControllerConfig(
+                    cluster_cidr=str(config.pod_cidr), root_ca=(config.pki / "ca.crt").read_text()
+                ),
             )
             running = [
                 tasks.create_task(scheduler.run(), name="scheduler"),
