@@ -46,7 +46,7 @@ from podling.kubelet.runtime_state import PodRuntime, read_pod_runtime
 from podling.kubelet.sandbox_start import start_sandbox
 from podling.kubelet.services import PodServices
 from podling.kubelet.status import Failure, StatusInputs, Waiting, compute_status
-from podling.kubelet.steps import Steps
+from podling.kubelet.steps import RETRY_MAX_S, Steps
 from podling.kubelet.termination_message import read_message
 from podling.kubelet.volumes.manager import MountFailure, prepare_volumes
 from podling.kubelet.volumes.payload import pod_sources
@@ -57,6 +57,10 @@ FIRST_STATUS_DEFER_S = 0.5
 """A pod that runs sooner never reports ContainerCreating: one request less in every start."""
 RESTART_STATUS_DEFER_S = 0.08
 """A container's end must be in the API within 100 ms, a restart is often faster than that."""
+QUICK_DEATH_S = 5.0
+QUICK_DEATHS_FREE = 3
+"""How many sandboxes in a row may die within 5 s before the next one waits: people kill pause to see what
+happens, but one that cannot live must not keep the node busy."""
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +85,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._steps = Steps(self.wake)
+        self._quick_deaths = 0
         self._waiting: dict[str, Waiting] = {}
         self._volumes: Mapping[str, PreparedVolume] | None = None
         self._messages: dict[str, str] = {}
@@ -192,7 +197,7 @@ class PodWorker:
         if self._volumes is None:
             self._launch("volumes", self._prepare_volumes)
         if actions.create_sandbox:
-            self._launch("sandbox", lambda: self._start_sandbox(actions))
+            self._launch("sandbox", partial(self._start_sandbox, actions, runtime.sandbox))
             return
         if self._steps.active("sandbox"):
             return
@@ -228,8 +233,14 @@ class PodWorker:
             self._services.events.pod(pod, WARNING, "FailedMount", str(err))
             raise
 
-    async def _start_sandbox(self, actions: PodActions) -> None:
+    async def _start_sandbox(self, actions: PodActions, old: cri.PodSandboxStatus | None) -> None:
+        """Replace the sandbox at once; one that keeps dying young is held back more and more."""
+        lived_s = self._services.wall_clock() - old.created_at / 1e9 if old else QUICK_DEATH_S
+        self._quick_deaths = self._quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
         await self._steps.uninterrupted(start_sandbox(self._services, self._pod, actions))
+        if self._quick_deaths > QUICK_DEATHS_FREE:
+            excess = self._quick_deaths - QUICK_DEATHS_FREE
+            self._steps.hold("sandbox", min(0.25 * 2**excess, RETRY_MAX_S))
 
     async def _start(self, request: StartRequest, old: ContainerKill | None) -> None:
         """Start a container; `old` is its predecessor when that has to be stopped first."""

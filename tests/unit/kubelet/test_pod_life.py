@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 
 from podling.api import core_v1, meta_v1
 from podling.kubelet import names
+from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
 
 from .builders import container
@@ -89,6 +91,21 @@ async def test_a_killed_pause_with_a_shared_process_namespace(node: NodeUnderTes
 
 def _equal(found: object, wanted: object) -> None:
     assert found == wanted
+
+
+async def test_a_sandbox_that_cannot_live_is_held_back(node: NodeUnderTest) -> None:
+    await node.create()
+    await node.ready()
+    started = time.monotonic()
+    for attempt in range(1, 6):
+        node.runtime.kill_pause()
+        await node.eventually(partial(_sandboxes_made, node, attempt + 1))
+    assert 0.4 < time.monotonic() - started < 5
+
+
+def _sandboxes_made(node: NodeUnderTest, count: int) -> None:
+    assert node.runtime.calls.count("run_pod_sandbox") == count
+    assert any(s.state is cri.PodSandboxState.SANDBOX_READY for s in node.runtime.sandboxes.values())
 
 
 async def test_a_crashing_container_restarts_once_and_then_backs_off(node: NodeUnderTest) -> None:
@@ -351,7 +368,7 @@ async def test_a_pod_too_large_for_the_node_is_refused(node: NodeUnderTest) -> N
 
 
 async def test_an_active_deadline_ends_the_pod(node: NodeUnderTest) -> None:
-    await node.create(activeDeadlineSeconds=1)
+    await node.create(activeDeadlineSeconds=2)  # startTime has whole seconds
     await node.ready()
     pod = await node.phase("Failed")
     assert pod.status.reason == "DeadlineExceeded"
