@@ -81,9 +81,13 @@ class HttpsServer:
         for stream in self._streams:
             stream.cancel()
         if self._web is not None:
+            transports = [connection.transport for connection in self._web.connections]
             # Idle connections close now, others when their answer is out.
             self._web.pre_shutdown()
             await self._web.shutdown(timeout=SHUTDOWN_S)
+            # A TLS connection closes in conversation with the client, who may never answer.
+            for transport in filter(None, transports):
+                transport.abort()
             self._web = None
         if self._writes:
             await asyncio.wait(self._writes, timeout=SHUTDOWN_S)
