@@ -52,6 +52,27 @@ class _Write:
         self.event: Event | None = None
 
 
+class _Batch:
+    """Writes that share a commit."""
+
+    __slots__ = ("ended", "writes")
+
+    def __init__(self) -> None:
+        self.writes: list[_Write] = []
+        self.ended: asyncio.Future[None] | None = None
+        """Set when the commit is over, well or badly; made by the first who waits for it."""
+
+    async def wait(self) -> None:
+        if self.ended is None:
+            self.ended = asyncio.get_running_loop().create_future()
+        # Others wait for the same future: one who is cancelled must not take it along.
+        await asyncio.shield(self.ended)
+
+    def end(self) -> None:
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
+
+
 class SqliteStore:
     """`Store` in one file. Construct anywhere; `open` inside the loop that will use it."""
 
@@ -62,10 +83,8 @@ class SqliteStore:
         self._executor: ThreadPoolExecutor | None = None
         self._next_revision = 2
         self._proposed: dict[str, _Write] = {}
-        self._queue: list[_Write] = []
-        self._committing: list[_Write] | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._queue = _Batch()
+        self._committing: _Batch | None = None
         self._garbage: list[int] = []
 
     @property
@@ -83,7 +102,8 @@ class SqliteStore:
     async def close(self) -> None:
         if self._executor is None:
             return
-        await self.settle()
+        while self._committing is not None:
+            await self.settle()
         executor, self._executor = self._executor, None
         log, self._log = self._log, None
         if log is not None:
@@ -110,7 +130,10 @@ class SqliteStore:
         return write.event
 
     async def settle(self) -> None:
-        await self._idle.wait()
+        # The queue's commit comes after the one under way.
+        batch = self._queue if self._queue.writes else self._committing
+        if batch is not None:
+            await batch.wait()
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
         collection = self._collections.of(prefix)
@@ -141,16 +164,15 @@ class SqliteStore:
         write = _Write(key, self._next_revision, entry, asyncio.get_running_loop().create_future())
         self._next_revision += 1
         self._proposed[key] = write
-        self._queue.append(write)
+        self._queue.writes.append(write)
         if self._committing is None:
             self._start_commit()
         return write
 
     def _start_commit(self) -> None:
         assert self._executor is not None
-        self._committing, self._queue = self._queue, []
-        self._idle.clear()
-        rows = [(w.revision, w.key, w.entry.value if w.entry else None) for w in self._committing]
+        self._committing, self._queue = self._queue, _Batch()
+        rows = [(w.revision, w.key, w.entry.value if w.entry else None) for w in self._committing.writes]
         garbage: list[int] = []
         floors: list[tuple[str, int]] = []
         if len(self._garbage) >= GARBAGE_BATCH:
@@ -161,21 +183,27 @@ class SqliteStore:
         commit.add_done_callback(self._committed)
 
     def _committed(self, commit: asyncio.Future[None]) -> None:
-        batch, self._committing = self._committing or [], None
+        batch, self._committing = self._committing, None
+        assert batch is not None
         error = commit.exception()
         if error is None:
-            for write in batch:
+            for write in batch.writes:
                 self._make_visible(write)
         else:
+            self._fail(batch, error)
             # What is queued was computed from what has just failed: none of it may happen.
-            batch, self._queue = batch + self._queue, []
-            self._proposed.clear()
-            for write in batch:
-                _fail(write, WriteFailedError(f"{write.key}: {error}"))
-        if self._queue:
+            self._fail(self._queue, error)
+            self._queue = _Batch()
+        batch.end()
+        if self._queue.writes:
             self._start_commit()
-        else:
-            self._idle.set()
+
+    def _fail(self, batch: _Batch, error: BaseException) -> None:
+        for write in batch.writes:
+            self._proposed.pop(write.key, None)
+            if not write.done.done():
+                write.done.set_exception(WriteFailedError(f"{write.key}: {error}"))
+        batch.end()
 
     def _make_visible(self, write: _Write) -> None:
         collection = self._collections.of(write.key)
@@ -253,11 +281,6 @@ class SqliteStore:
             if log.in_transaction:
                 log.execute("ROLLBACK")
             raise
-
-
-def _fail(write: _Write, error: WriteFailedError) -> None:
-    if not write.done.done():
-        write.done.set_exception(error)
 
 
 def _open_error(path: Path, err: sqlite3.Error) -> StoreOpenError:

@@ -87,6 +87,26 @@ async def test_nothing_is_visible_before_it_is_durable(store):
     assert (await store.get("pods/d/a")).value == b"1"
 
 
+async def test_settling_waits_for_what_was_begun_and_not_for_what_comes_later(store):
+    stop = False
+
+    async def write_on(worker: int) -> None:
+        number = 0
+        while not stop:
+            await store.put(f"pods/d/{worker}-{number}", b"x", expected=0)
+            number += 1
+
+    writers = [asyncio.create_task(write_on(worker)) for worker in range(4)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        for _ in range(20):
+            await store.settle()
+    assert len((await store.list("pods/")).entries) >= 20
+    stop = True
+    await asyncio.gather(*writers)
+    await store.settle()
+
+
 async def test_a_cancelled_writer_does_not_stop_its_write(store):
     write = asyncio.create_task(store.put("pods/d/a", b"1", expected=0))
     await asyncio.sleep(0)
