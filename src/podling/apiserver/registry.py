@@ -11,10 +11,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from podling.api.names import generate_name
-from podling.api.times import now_rfc3339
+from podling.api.times import format_time, now_rfc3339, parse_time
 from podling.api.validation import FieldError, validate_create, validate_update
 from podling.apiserver import errors, objects
 from podling.apiserver.cluster import Cluster
@@ -315,10 +316,6 @@ def _mark_deleted(resource: Resource, obj: Object, options: DeleteOptions) -> bo
 
 def _deletion_time(metadata: dict[str, Any], grace_s: int) -> str:
     """When the grace period ends, counted from the first request to delete."""
-    from datetime import UTC, datetime, timedelta
-
-    from podling.api.times import format_time, parse_time
-
     if metadata.get("deletionTimestamp"):
         asked = parse_time(metadata["deletionTimestamp"]) - timedelta(
             seconds=metadata.get("deletionGracePeriodSeconds") or 0
