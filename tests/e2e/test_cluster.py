@@ -60,17 +60,18 @@ def test_up_makes_the_three_nodes_of_the_text(cluster: PodlingCluster) -> None:
     assert all(row[1] == "Ready" for row in rows)
     assert nodes["kube-master"][2] == "control-plane"
     addresses = {n["metadata"]["name"]: internal_ip(n) for n in cluster.get("nodes")["items"]}
+    switch = f"10.192.{cluster.index}"
     assert addresses == {
-        "kube-master": "10.192.0.2",
-        "kube-node-1": "10.192.0.3",
-        "kube-node-2": "10.192.0.4",
+        "kube-master": f"{switch}.2",
+        "kube-node-1": f"{switch}.3",
+        "kube-node-2": f"{switch}.4",
     }
     assert cluster.podling("node", "exec", "kube-master", "--", "hostname").strip() == "kube-master"
     shell = cluster.podling(
         "node", "shell", "kube-master", input=b"hostname; ip -br addr show eth0; exit 7\n", check=False
     )
     assert shell.splitlines()[0] == "kube-master"
-    assert "10.192.0.2/24" in shell
+    assert f"{switch}.2/24" in shell
 
 
 def internal_ip(node: dict[str, Any]) -> str:
@@ -121,7 +122,7 @@ def test_two_clusters_live_side_by_side_and_leave_nothing(cluster: PodlingCluste
         assert {c["name"] for c in merged["contexts"]} == {f"podling-{cluster.name}", "podling-second"}
         second.apply(pod("inside", busybox("main")))
         second.wait("pod/inside", "condition=Ready")
-        assert second.get("pod", "inside")["status"]["podIP"].startswith("10.245.")
+        assert second.get("pod", "inside")["status"]["podIP"].startswith(f"10.{244 + second.index}.")
         listed = cluster.kubectl("--context", f"podling-{cluster.name}", "get", "nodes", "-o", "name").split()
         assert len(listed) == 3
         # Left running: removing the cluster must take the pod along.

@@ -78,7 +78,7 @@ def test_a_ping_between_nodes_passes_every_interface_in_order(
         (there, veth_of(cluster, there, namespace, "two")),
     ]
     route = cluster.node(here, "ip", "route", "get", target)
-    assert "via 10.192.0.4 dev eth0" in route
+    assert f"via 10.192.{cluster.index}.4 dev eth0" in route
     captures = [capture(cluster, node, link) for node, link in way]
     try:
         for each in captures:

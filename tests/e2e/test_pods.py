@@ -52,9 +52,9 @@ def test_two_containers_cannot_bind_one_port(cluster: PodlingCluster, namespace:
     cluster.apply(pod("conflict", first, second, namespace=namespace, restartPolicy="Never"))
 
     def second_failed() -> dict:
-        statuses = cluster.get("pod", "conflict", "-n", namespace)["status"]["containerStatuses"]
+        statuses = cluster.get("pod", "conflict", "-n", namespace)["status"].get("containerStatuses", [])
         by_name = {s["name"]: s["state"] for s in statuses}
-        assert by_name["second"].get("terminated", {}).get("exitCode") == 1
+        assert by_name.get("second", {}).get("terminated", {}).get("exitCode") == 1
         return by_name
 
     states = eventually(second_failed)

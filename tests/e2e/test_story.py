@@ -39,7 +39,7 @@ def test_get_pod_wide_shows_the_columns_users_know(cluster: PodlingCluster, paus
     name, ready, status, restarts, age, ip, node, nominated, gates = re.split(r" {2,}", row.strip())
     assert (name, ready, status, restarts) == ("pause-test", "3/3", "Running", "0")
     assert re.fullmatch(r"\d+[sm].*", age)
-    assert re.fullmatch(r"10\.244\.\d+\.\d+", ip)
+    assert re.fullmatch(rf"10\.{244 + cluster.index}\.\d+\.\d+", ip)
     assert node in ("kube-node-1", "kube-node-2")
     assert (nominated, gates) == ("<none>", "<none>")
 

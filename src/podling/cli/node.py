@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import click
 
@@ -64,7 +66,9 @@ def _exec(argv: list[str], node: str) -> None:
     code = 126
     try:
         os.chdir("/")
-        os.execvpe(argv[0], argv, {**os.environ, "HOME": "/root", "PS1": f"root@{node}:\\w# "})
+        # `podling` itself is found on the node wherever it is installed; what the node has comes first.
+        path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
+        os.execvpe(argv[0], argv, {**os.environ, "PATH": path, "HOME": "/root", "PS1": f"root@{node}:\\w# "})
     except FileNotFoundError:
         code = 127
         os.write(2, f"podling node: {argv[0]}: not found on {node}\n".encode())

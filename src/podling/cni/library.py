@@ -267,8 +267,14 @@ class CNI:
                 await invoke(plugin.type, args, timeout_s=self._timeout_s)
 
     async def status(self) -> NetworkStatus:
-        """Whether an ADD may be expected to work: configuration, plugins, and their STATUS from 1.1.0 on."""
+        """Whether an ADD may be expected to work: configuration, plugins, and their STATUS from 1.1.0 on.
+
+        Notices a changed directory, and prepares for its network as `load` does.
+        """
+        before = self._found.network
         network = self.network()
+        if network is not None and network is not before:
+            await self._prepare(network)
         if network is None:
             return NetworkStatus(
                 ready=False, reason="NetworkPluginNotReady", message=str(self._no_network().message)

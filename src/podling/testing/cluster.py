@@ -35,9 +35,16 @@ class PodlingCluster:
     """One cluster; a context manager that brings it up and removes it."""
 
     def __init__(
-        self, name: str = "test", *, workers: int = 2, options: tuple[str, ...] = ("--no-egress",)
+        self,
+        name: str = "test",
+        *,
+        workers: int = 2,
+        options: tuple[str, ...] = ("--no-egress",),
+        kubectl_version: str | None = None,
     ) -> None:
+        """`kubectl_version`: a minor version such as 1.37; None: the machine's kubectl, whatever it is."""
         self.name = name
+        self.kubectl_version = kubectl_version
         self.workers = workers
         self.options = options
         self._home = tempfile.TemporaryDirectory(prefix=f"podling-{name}-")
@@ -58,6 +65,12 @@ class PodlingCluster:
     ) -> None:
         self.podling("down")
         self._home.cleanup()
+
+    @property
+    def index(self) -> int:
+        """Which cluster of this machine it is: the byte its address ranges differ by."""
+        record = json.loads(Path(f"/var/lib/podling/clusters/{self.name}/cluster.json").read_text())
+        return int(record["config"]["index"])
 
     def podling(
         self, *args: str, check: bool = True, timeout_s: float = 120.0, input: bytes | None = None
@@ -93,7 +106,7 @@ class PodlingCluster:
         timeout_s: float = COMMAND_TIMEOUT_S,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        argv = [str(kubectl_path(version)), *args]
+        argv = [str(kubectl_path(version or self.kubectl_version)), *args]
         return self.run(
             argv, check=check, timeout_s=timeout_s, input=input.encode() if input else None, env=env
         )
