@@ -98,6 +98,12 @@ def host_ports(pod: Pod) -> Iterator[tuple[str, str, int]]:
                 yield port.host_ip or "0.0.0.0", port.protocol or "TCP", port.host_port
 
 
+def host_ports_clash(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
+    """Whether two ports of one node exclude each other: 0.0.0.0 is every address."""
+    same_address = one[0] == other[0] or "0.0.0.0" in (one[0], other[0])
+    return same_address and one[1:] == other[1:]
+
+
 # Resources
 
 

@@ -6,11 +6,11 @@ texts are upstream's (`pkg/kubelet/lifecycle/predicate.go`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from podling.api import core_v1
-from podling.api.pods import pod_requests
+from podling.api.pods import host_ports, host_ports_clash, pod_requests
 from podling.api.quantity import parse_quantity
 from podling.kubelet.status import Failure
 
@@ -21,8 +21,13 @@ def admit(
     allocatable: Mapping[str, str],
     *,
     max_pods: int,
+    taken_ports: Iterable[tuple[str, str, int]] = (),
 ) -> Failure | None:
-    """None when it may. `others`: what each pod that holds resources on the node has asked for."""
+    """None when it may. `others`: what each pod that holds resources on the node has asked for;
+    `taken_ports`: the ports of the node they hold, as `host_ports` gives them."""
+    wanted = list(host_ports(pod))
+    if wanted and any(host_ports_clash(one, other) for other in taken_ports for one in wanted):
+        return Failure(reason="NodePorts", message="Pod was rejected: Predicate NodePorts failed")
     if len(others) + 1 > max_pods:
         return _rejection("pods", Decimal(1), Decimal(len(others)), Decimal(max_pods))
     for name, amount in pod_requests(pod).items():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 
 from podling.api import core_v1, meta_v1
-from podling.api.pods import is_deleting, is_terminal, pod_requests, qos_class
+from podling.api.pods import host_ports, is_deleting, is_terminal, pod_requests, qos_class
 from podling.kubelet import names
 from podling.kubelet.admission import admit
 from podling.kubelet.pod_worker import PodWorker
@@ -106,10 +106,14 @@ class PodManager:
         rejected = None
         # A pod that has started before was admitted before: a restarted kubelet does not ask again.
         if not (is_deleting(pod) or is_terminal(pod) or (pod.status and pod.status.start_time)):
-            others = [
-                self._requests[uid] for uid, worker in self._workers.items() if not is_terminal(worker.pod)
-            ]
-            rejected = admit(pod, others, self._services.allocatable, max_pods=self._services.config.max_pods)
+            living = {uid: worker.pod for uid, worker in self._workers.items() if not is_terminal(worker.pod)}
+            rejected = admit(
+                pod,
+                [self._requests[uid] for uid in living],
+                self._services.allocatable,
+                max_pods=self._services.config.max_pods,
+                taken_ports=(port for other in living.values() for port in host_ports(other)),
+            )
         if rejected is not None:
             self._tell_rejected(pod, rejected)
         self._run(PodWorker(self._services, pod, rejected=rejected))

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from podling.api.core_v1 import Taint
+from podling.api.pods import host_ports_clash
 from podling.api.selectors import match_node_selector
 from podling.api.taints import find_untolerated
-from podling.scheduler.state import TAINT_UNSCHEDULABLE, HostPort, NodeInfo, PodInfo
+from podling.scheduler.state import TAINT_UNSCHEDULABLE, NodeInfo, PodInfo
 
 NO_NODES = "no nodes available to schedule pods"
 
@@ -68,12 +69,7 @@ def node_ports(pod: PodInfo, node: NodeInfo) -> Refusal | None:
     if not pod.host_ports:
         return None
     taken = [port for other in node.pods.values() for port in other.host_ports]
-    return _PORTS if any(_ports_clash(want, have) for want in pod.host_ports for have in taken) else None
-
-
-def _ports_clash(one: HostPort, other: HostPort) -> bool:
-    same_address = one[0] == other[0] or "0.0.0.0" in (one[0], other[0])
-    return same_address and one[1:] == other[1:]
+    return _PORTS if any(host_ports_clash(want, have) for want in pod.host_ports for have in taken) else None
 
 
 def resources_fit(pod: PodInfo, node: NodeInfo) -> Refusal | None:
