@@ -33,6 +33,8 @@ _PLUGINS = {
     "downward_api": "downward-api",
     "projected": "projected",
 }
+_ON_DISK = "config_map"
+"""The others may hold secrets or come from what does: they are kept in memory only, as upstream does."""
 
 
 class MountFailure(Exception):
@@ -78,9 +80,12 @@ def _prepare(
     if volume.host_path is not None:
         return PreparedVolume(path=ensure_host_path(volume.host_path))
     if has_payload(volume):
-        plugin = next(_PLUGINS[name] for name in _PLUGINS if getattr(volume, name) is not None)
-        path = names.volume_dir(config, uid, plugin, volume.name)
-        write_payload(path, compute_payload(pod, volume, sources=sources, facts=facts), gid=gid)
+        kind = next(name for name in _PLUGINS if getattr(volume, name) is not None)
+        path = names.volume_dir(config, uid, _PLUGINS[kind], volume.name)
+        payload = compute_payload(pod, volume, sources=sources, facts=facts)
+        if kind != _ON_DISK:
+            _ensure_tmpfs(path)
+        write_payload(path, payload, gid=gid)
         return PreparedVolume(path=path, read_only=True)
     raise VolumeError(_unsupported(volume))
 
@@ -97,14 +102,20 @@ def _ensure_empty_dir(path: Path, source: core_v1.EmptyDirVolumeSource, gid: int
     medium = source.medium or ""
     if medium not in ("", "Memory"):
         raise VolumeError(f"unknown storage medium {medium!r}: only the default and Memory are supported")
+    if medium == "Memory":
+        size = f"size={to_bytes(source.size_limit)}" if source.size_limit else ""
+        _ensure_tmpfs(path, size)
     path.mkdir(parents=True, exist_ok=True)
-    if medium == "Memory" and not os.path.ismount(path):
-        size = f",size={to_bytes(source.size_limit)}" if source.size_limit else ""
-        syscalls.mount("tmpfs", path, "tmpfs", data=f"mode=0777{size}")
     # By chmod, not by mkdir's mode: the umask must not narrow what any user of the pod may need.
     path.chmod(0o777 if gid is None else 0o2777)
     if gid is not None:
         os.chown(path, -1, gid)
+
+
+def _ensure_tmpfs(path: Path, options: str = "") -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(path):
+        syscalls.mount("tmpfs", path, "tmpfs", data=f"mode=0755,{options}".rstrip(","))
 
 
 # subPath
