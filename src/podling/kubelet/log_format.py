@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
     timestamp: str
-    """RFC 3339 with nanoseconds, as the runtime wrote it."""
+    """RFC 3339 with nanoseconds."""
     stream: str
     """`stdout` or `stderr`."""
     partial: bool
@@ -29,7 +29,8 @@ def parse_line(raw: bytes) -> LogLine | None:
     partial = parts[2].startswith(b"P")
     content = parts[3] if len(parts) > 3 else b""
     return LogLine(
-        timestamp=parts[0].decode("ascii", "replace"),
+        # UTC is Z in what `kubectl logs --timestamps` shows, however the monitor wrote it.
+        timestamp=parts[0].decode("ascii", "replace").replace("+00:00", "Z"),
         stream=parts[1].decode(),
         partial=partial,
         content=content if partial else content + b"\n",
