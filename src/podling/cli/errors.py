@@ -30,4 +30,4 @@ def expected(err: Exception) -> bool:
 
 def message(err: Exception) -> str:
     remedy = getattr(err, "remedy", "")
-    return f"{err}\n{remedy}" if remedy else str(err)
+    return f"{err}\n{remedy}" if remedy and remedy not in str(err) else str(err)

@@ -65,17 +65,18 @@ def up(config: ClusterConfig, kubeconfig_path: Path, progress: Callable[[str], N
             )
         if config.name in record.names():
             _remove(config.name)
+        kubeconfig.load(kubeconfig_path)  # one that cannot be understood is refused before anything is made
         made = ClusterRecord(config=_with_index(config, record.free_index()), kubeconfig=str(kubeconfig_path))
         made.save()
         try:
             _make(made, progress)
+            write_context(made)
         except BaseException as err:
             logs = _last_words(config.name)
             _remove(config.name)
             if isinstance(err, UpError) and logs:
                 raise UpError(f"{err}\n{logs}") from err
             raise
-        write_context(made)
         return made
 
 
@@ -205,13 +206,14 @@ def _remove(name: str) -> None:
     if made is not None:
         _end_processes(made)
         switch.remove(made.config, ip_forward_was=made.ip_forward_was)
-        if made.kubeconfig:
-            kubeconfig.remove_context(Path(made.kubeconfig), made.config.context)
     node_cgroup.remove(name)
     shutil.rmtree(ClusterPaths.of(name).root, ignore_errors=False)
     for directory in (paths.CLUSTERS, paths.STATE):
         with suppress(OSError):
             directory.rmdir()
+    # Last: a file of the user's that cannot be read must not keep the cluster alive.
+    if made is not None and made.kubeconfig:
+        kubeconfig.remove_context(Path(made.kubeconfig), made.config.context)
 
 
 SUPERVISOR_GRACE_S = 10.0
