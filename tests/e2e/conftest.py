@@ -13,6 +13,9 @@ import pytest
 
 from podling.testing.cluster import PodlingCluster
 
+NEWEST_KUBECTL = "1.37"
+"""What people see differs between versions: tests that compare texts need one of them."""
+
 _numbers = itertools.count(1)
 
 
@@ -33,7 +36,8 @@ def images() -> None:
 @pytest.fixture(scope="session")
 def cluster(images: None) -> Iterator[PodlingCluster]:
     """$PODLING_E2E_NAME lets two people of one machine run these tests at once."""
-    with PodlingCluster(os.environ.get("PODLING_E2E_NAME", "e2e")) as made:
+    name = os.environ.get("PODLING_E2E_NAME", "e2e")
+    with PodlingCluster(name, kubectl_version=NEWEST_KUBECTL) as made:
         yield made
 
 
