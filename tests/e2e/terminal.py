@@ -20,9 +20,8 @@ class Terminal:
     def __init__(self, argv: list[str], env: Mapping[str, str], *, rows: int = 24, columns: int = 80) -> None:
         self._master, slave = pty.openpty()
         self.resize(rows, columns)
-        self._process = subprocess.Popen(
-            argv, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True
-        )
+        # The terminal must be the program's controlling one, or it hears nothing of a change of its size.
+        self._process = subprocess.Popen(argv, env=env, preexec_fn=lambda: os.login_tty(slave))
         os.close(slave)
         self._unread = ""
 

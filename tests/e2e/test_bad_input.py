@@ -65,7 +65,7 @@ def status_column(cluster: PodlingCluster, namespace: str, name: str) -> str:
             "error parsing STDIN: error converting YAML to JSON: yaml: ",
         ),
         ('{"apiVersion": "v1", "kind": "Pod", ', "error parsing STDIN: unexpected EOF"),
-        ("just a line of text", "cannot unmarshal string into Go value of type"),
+        ("just a line of text", "invalid object to validate"),
         ("metadata: {name: a}", "apiVersion not set, kind not set"),
         ("", "no objects passed to create"),
     ],
@@ -179,7 +179,7 @@ def test_a_wrong_type_is_refused_in_the_decoders_words(
             pod("a", busybox("main"), restartPolicy="Sometimes"),
             [
                 'spec.restartPolicy: Unsupported value: "Sometimes": '
-                'supported values: "Always", "Never", "OnFailure"'
+                'supported values: "Always", "OnFailure", "Never"'
             ],
         ),
         (
@@ -289,8 +289,8 @@ def test_nothing_fits_and_the_event_says_why(cluster: PodlingCluster, namespace:
     )
     tainted = "1 node(s) had untolerated taint(s)"
     assert unschedulable(cluster, namespace, "huge") == (
-        f"0/3 nodes are available: {tainted}, 2 Insufficient memory. preemption: 0/3 nodes are available: "
-        "1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod."
+        f"0/3 nodes are available: {tainted}, 2 Insufficient memory. "
+        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     assert unschedulable(cluster, namespace, "picky") == (
         f"0/3 nodes are available: {tainted}, 2 node(s) didn't match Pod's node affinity/selector. "

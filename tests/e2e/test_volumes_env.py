@@ -272,7 +272,7 @@ def test_config_map_and_secret_volumes_show_their_keys_as_files(cluster: Podling
     assert run("ls /settings").split() == ["app.conf", "color", "raw", "size"]
     assert run("cat /settings/app.conf /settings/color") == "listen 80\nblue"
     assert run("od -An -tx1 /settings/raw").split() == ["00", "01", "02"]
-    assert run("readlink /settings/color /settings/..data").splitlines()[0] == "..data/color"
+    assert run("readlink /settings/color") == "..data/color"
     assert run("cat /one/deep/c; echo; stat -L -c %a /one/deep/c") == "blue\n400"
     assert run("cat /etc/app.conf") == "listen 80"
     assert run("cat /keys/password; echo; stat -L -c %a /keys/password") == "s3cret\n400"
@@ -510,7 +510,7 @@ def test_host_namespaces_are_the_nodes(cluster: PodlingCluster, home: str) -> No
     assert run("hostname") == NODE
     assert f"inet {status['hostIP']}/24" in run("ip addr show eth0")
     assert run("head -1 /etc/hosts") == "# Kubernetes-managed hosts file (host network)."
-    namespaces = "cd /proc/self/ns; readlink ipc net pid uts"
+    namespaces = "cd /proc/self/ns; for n in ipc net pid uts; do readlink $n; done"
     assert run(namespaces) == cluster.node(NODE, "sh", "-c", namespaces).strip()
     processes = run("ps -o pid,args")
     assert re.search(r"^\s*1\s+/pause$", processes, re.M)
