@@ -18,7 +18,6 @@ from podling.linux.processes import start_time
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.cri import messages as cri
 from podling.runtime.names import new_id
-from podling.runtime.state import SandboxPhase
 
 EXITED, RUNNING = cri.ContainerState.CONTAINER_EXITED, cri.ContainerState.CONTAINER_RUNNING
 
@@ -53,6 +52,8 @@ async def test_pause_killed_while_away(local: Local) -> None:
     pid = local.runtime.core.sandbox(sandbox_id).pause.pid
     await local.runtime.stop()
     os.kill(pid, signal.SIGKILL)
+    while start_time(pid) is not None:  # noqa: ASYNC110 - the kernel takes its time
+        await asyncio.sleep(0.001)
     await local.restart(stop=False)
     assert (await local.sandbox_status(sandbox_id)).state is cri.PodSandboxState.SANDBOX_NOTREADY
 
@@ -62,9 +63,7 @@ async def test_half_made_things_are_removed(local: Local) -> None:
     sandbox_id = await local.sandbox()
     container_id = await local.run(sandbox_id, "sleep", "4713")
     core = local.runtime.core
-    record = core.sandbox(sandbox_id).record
-    record.phase = SandboxPhase.CREATING
-    core.records.save_sandbox(record)
+    core.records.drop_sandbox(sandbox_id)
     stray = core.paths.containers / new_id() / "rootfs"
     stray.mkdir(parents=True)
     mounts.mount_tmpfs(stray, size_bytes=4096)

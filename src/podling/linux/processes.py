@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ class ProcessRef(msgspec.Struct, frozen=True):
         return self.start_time == start_time(self.pid) and self.boot_id == boot_id()
 
 
+@cache
 def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 

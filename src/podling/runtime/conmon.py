@@ -20,7 +20,7 @@ import msgspec
 
 from podling.linux.pidfd import Process
 from podling.runtime.crun import Crun, OCIError
-from podling.runtime.spawn import spawn
+from podling.runtime.spawn import start
 
 SYNC_FD = 3
 MAX_REPLY = 64 * 1024
@@ -69,11 +69,10 @@ class Conmon:
             f"--cid={options.container_id}",
             f"--cuuid={options.container_id}",
             f"--name={options.name}",
-            f"--runtime={self.crun.program}",
+            f"--runtime={self.crun.executable}",
             *(f"--runtime-arg={option}" for option in self.crun.global_options),
             f"--bundle={options.bundle}",
             f"--container-pidfile={options.bundle / 'pid'}",
-            f"--conmon-pidfile={options.bundle / 'conmon.pid'}",
             f"--exit-dir={options.exits}",
             f"--persist-dir={options.bundle}",
             f"--log-path={log}",
@@ -98,7 +97,7 @@ class Conmon:
         try:
             async with self.crun.runner.slots:
                 try:
-                    conmon = spawn(
+                    conmon = await start(
                         argv,
                         files={SYNC_FD: theirs, 2: errors},
                         environment={"_OCI_SYNCPIPE": str(SYNC_FD)},

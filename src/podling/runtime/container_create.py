@@ -154,7 +154,6 @@ def _log_path(sandbox: cri.PodSandboxConfig, config: cri.ContainerConfig) -> str
 def _prepare(core: Core, record: ContainerRecord, wanted: _Wanted) -> None:
     layer = core.paths.layer(record.id)
     layer.mkdir(mode=0o711)
-    core.records.save_container(record)
     lower = core.images.rootfs_path(wanted.image)
     record.user = _user(lower, wanted)
     for name in ("upper", "work", "rootfs"):

@@ -28,7 +28,7 @@ async def remove(core: Core, container: Container) -> None:
         if container.id not in core.containers:
             return  # removed while we waited for the lock
         try:
-            await core.forget(container.id, container.record.cgroup)
+            await core.forget(container.id, container.record.cgroup, ended=True)
             await in_thread(remove_files, core, container.record)
         except (OSError, TimeoutError) as err:
             raise CRIError(Code.UNKNOWN, f"failed to remove container {container.id!r}: {err}") from err

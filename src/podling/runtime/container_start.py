@@ -50,8 +50,9 @@ async def start_container(core: Core, request: cri.StartContainerRequest) -> cri
 
 async def _start(core: Core, container: Container) -> None:
     record = container.record
+    # Not written down before it runs: conmon leaves its PID and crun its state, by which `recovery` knows
+    # that a created container was being started.
     record.phase = ContainerPhase.STARTING
-    core.records.save_container(record)
     with core.timings.phase("container: conmon", container.id):
         started = await core.conmon.create(
             ConmonOptions(
@@ -69,8 +70,6 @@ async def _start(core: Core, container: Container) -> None:
     record.conmon = reference(started.conmon.pid)
     record.process = reference(started.pid)
     container.process = _open(record.process)
-    core.records.save_container(record)
-    # From here on a crash of ours leaves a container that `recovery` can adopt.
     with core.timings.phase("container: crun start", container.id):
         await core.crun.start(record.id)
     record.phase = ContainerPhase.RUNNING

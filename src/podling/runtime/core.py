@@ -131,10 +131,13 @@ class Core:
     def containers_of(self, sandbox_id: str) -> list[Container]:
         return [c for c in self.containers.values() if c.record.sandbox_id == sandbox_id]
 
-    async def forget(self, object_id: str, cgroup: str) -> None:
-        """Kill what is left of a container or pause, and remove its OCI state and cgroup. Twice is fine."""
+    async def forget(self, object_id: str, cgroup: str, *, ended: bool = False) -> None:
+        """Kill what is left of a container or pause, and remove its OCI state and cgroup. Twice is fine.
+
+        `ended`: its first process is known to be gone, so no process need be started to see to that.
+        """
         try:
-            await self.crun.delete(object_id)
+            await self.crun.delete(object_id, ended=ended and not self.cgroups.procs(cgroup))
         except OCIError as err:
             # State that a crash left half-written: crun cannot read it, but there is no more to it than this.
             log.warning("crun delete %s: %s: removing its state by hand", object_id[:12], err)

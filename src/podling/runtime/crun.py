@@ -8,13 +8,20 @@ The runtime's own words are in the message; nothing is decided by them. Each cal
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from podling.linux.sealed import sealed_copy
 from podling.runtime.spawn import Finished, Runner
+
+log = logging.getLogger(__name__)
 
 
 class OCIError(Exception):
@@ -44,13 +51,20 @@ class Crun:
         self.program = program
         self.root = root
         self.runner = runner
+        self.executable = program
+        """What to execute: a sealed copy, which spares each call 2 ms (`podling.linux.sealed`)."""
+        try:
+            # Kept open for as long as we live; the path is good for our children's children (conmon's) too.
+            self.executable = f"/proc/{os.getpid()}/fd/{sealed_copy(program)}"
+        except OSError as err:
+            log.info("no sealed copy of %s: %s", program, err)
 
     @property
     def global_options(self) -> list[str]:
         return [f"--root={self.root}", "--cgroup-manager=cgroupfs"]
 
     def argv(self, *arguments: str) -> list[str]:
-        return [self.program, *self.global_options, *arguments]
+        return [self.executable, *self.global_options, *arguments]
 
     async def run_detached(self, container_id: str, bundle: Path, pid_file: Path) -> int:
         """Create and start in one process; returns the PID. Standard streams are /dev/null."""
@@ -64,10 +78,39 @@ class Crun:
         return int(pid_file.read_text())
 
     async def start(self, container_id: str) -> None:
-        await self._checked("start", container_id)
+        """Let the first process of a created container go on to the user's command."""
+        if not self._open_gate(container_id):
+            await self._checked("start", container_id)
 
-    async def delete(self, container_id: str) -> None:
-        """Kill what is left of it and forget it: state and cgroup. One that is not there is done already."""
+    def _open_gate(self, container_id: str) -> bool:
+        """All that `crun start` does for a container without hooks, but without the 5 ms of a process.
+
+        The created container reads from a fifo beside its state; whoever writes a byte removes the fifo and
+        has started it. False when anything is not as expected: then the command must do it.
+        """
+        fifo = self.root / container_id / "exec.fifo"
+        try:
+            # Not blocking: without a reader the open fails (ENXIO) instead of waiting for one.
+            fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                return False
+            fifo.unlink()
+            os.write(fd, b"\0")
+            return True
+        finally:
+            os.close(fd)
+
+    async def delete(self, container_id: str, *, ended: bool = False) -> None:
+        """Kill what is left of it and forget its state. One that is not there is done already.
+
+        `ended`: its processes are known to be gone. Then only files are left, and the caller removes the
+        cgroup (OCI runtime spec, "Delete"); no process is needed for that.
+        """
+        if ended:
+            await asyncio.to_thread(shutil.rmtree, self.root / container_id, ignore_errors=True)
         if not (self.root / container_id).exists():
             return
         done = await self.runner.run(self.argv("delete", "--force", container_id))

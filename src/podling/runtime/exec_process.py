@@ -19,7 +19,7 @@ from podling.runtime import names
 from podling.runtime.container_start import explain_command
 from podling.runtime.core import Container, Core
 from podling.runtime.cri.errors import Code, CRIError
-from podling.runtime.spawn import spawn
+from podling.runtime.spawn import start
 from podling.runtime.state import encode_json
 
 
@@ -53,7 +53,7 @@ class Exec:
             self.folder.rmdir()
 
 
-def start_exec(
+async def start_exec(
     core: Core,
     container: Container,
     command: Sequence[str],
@@ -89,7 +89,7 @@ def start_exec(
     argv = core.crun.exec_argv(container.id, folder / "process.json", folder / "pid", extra)
     # Errors of crun itself go to a file: on standard error they would look like the command's words.
     argv.insert(1, f"--log={log}")
-    return Exec(crun=spawn(argv, files=files), folder=folder, log=log)
+    return Exec(crun=await start(argv, files=files), folder=folder, log=log)
 
 
 def failure(running: Exec) -> str:

@@ -24,7 +24,9 @@ async def exec_sync(core: Core, request: cri.ExecSyncRequest) -> cri.ExecSyncRes
     output, errors = exec_process.memory_file("stdout"), exec_process.memory_file("stderr")
     try:
         with core.timings.phase("exec", container.id):
-            running = exec_process.start_exec(core, container, request.cmd, files={1: output, 2: errors})
+            running = await exec_process.start_exec(
+                core, container, request.cmd, files={1: output, 2: errors}
+            )
             try:
                 code = await finish(running.crun, timeout_s=request.timeout or None)
             except BaseException as err:

@@ -1,9 +1,9 @@
 """After a start: memory from records and kernel, and away with what was half-made.
 
-The agent may have been killed at any instruction. What has a complete record and a living process is adopted,
-and goes on as if nothing had been; what was being made is unmade; what ended meanwhile gets its exit code and
-time from conmon's file. A process is ours only if PID, start time and boot agree with the record. Last, files
-and namespaces that no record explains are removed: nobody else writes below our directories.
+The agent may have been killed at any instruction. What has a record and a living process is adopted, and
+goes on as if nothing had been; what was being made is unmade; what ended meanwhile gets its exit code and
+time from conmon's file. A process is ours only if PID, start time and boot agree with the record. Last,
+files and namespaces that no record explains are removed: nobody else writes below our directories.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from podling.cni.types import CNIError
 from podling.linux import mounts, netns
 from podling.linux.pidfd import Process, command_line
-from podling.linux.processes import ProcessRef
-from podling.runtime import container_create, container_exit, sandbox_events, sandbox_remove, sandbox_stop
+from podling.linux.processes import ProcessRef, reference
+from podling.runtime import container_create, container_exit, sandbox_events, sandbox_run
 from podling.runtime.core import Container, Core, Sandbox, in_thread
-from podling.runtime.cri.errors import CRIError
 from podling.runtime.crun import OCIError
 from podling.runtime.images.errors import ImageError
 from podling.runtime.names import NETNS_PREFIX
-from podling.runtime.state import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, remove_tree
+from podling.runtime.state import ContainerPhase, ContainerRecord, SandboxRecord, remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +36,18 @@ log = logging.getLogger(__name__)
 async def recover(core: Core) -> None:
     """Call once, before any verb."""
     await in_thread(_prepare, core)
-    sandboxes = sorted(core.records.sandboxes(), key=lambda r: r.created_at)
+    for sandbox_record in sorted(core.records.sandboxes(), key=lambda r: r.created_at):
+        _take_sandbox(core, sandbox_record)
     containers = sorted(core.records.containers(), key=lambda r: r.created_at)
-    if any(s.phase is SandboxPhase.CREATING for s in sandboxes) or any(
-        c.phase is ContainerPhase.STARTING for c in containers
-    ):
-        await _end_helpers(core)
-    for sandbox_record in sandboxes:
-        await _take_sandbox(core, sandbox_record)
-    for container_record in containers:
-        await _take_container(core, container_record)
+    half_made = _unknown(core.paths.run_sandboxes, core.sandboxes)
+    conmons: dict[str, int] = {}
+    if half_made or any(record.phase is ContainerPhase.CREATED for record in containers):
+        # Only then was a helper at work that we must stop before we look at what it has made.
+        conmons = await _end_helpers(core)
+    for folder in half_made:
+        await _unmake_sandbox(core, folder)
+    for record in containers:
+        await _take_container(core, record, conmons.get(record.id))
     await _forget_strangers(core)
     await in_thread(_sweep, core)
 
@@ -69,67 +72,82 @@ def _ensure_pause_rootfs(core: Core) -> None:
     beside.rename(target)
 
 
-async def _end_helpers(core: Core) -> None:
-    """Kill what crun of our last life is still at work: it would go on making what we are about to remove."""
+async def _end_helpers(core: Core) -> dict[str, int]:
+    """Kill what crun of our last life is still at work: it would go on making what we are about to remove.
+
+    Returns the conmons by container. They stay: one may watch over a container that has just been started.
+    """
+    conmons: dict[str, int] = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        words = command_line(int(entry.name))
-        if words[:1] != [core.crun.program] or core.crun.global_options[0] not in words:
-            continue
-        helper = Process.open(int(entry.name))
-        if helper is not None:
-            helper.send(signal.SIGKILL)
-            await helper.ended()
-            helper.close()
+        words = command_line(int(entry.name)) if entry.name.isdecimal() else []
+        root = core.crun.global_options[0]
+        if f"--runtime-arg={root}" in words:
+            conmons[next((w[6:] for w in words if w.startswith("--cid=")), "")] = int(entry.name)
+        elif root in words:
+            await _kill(int(entry.name))
+    return conmons
+
+
+async def _kill(pid: int) -> None:
+    process = Process.open(pid)
+    if process is not None:
+        process.send(signal.SIGKILL)
+        await process.ended()
+        process.close()
 
 
 def _living(ref: ProcessRef | None) -> Process | None:
     return Process.open(ref.pid, ref.start_time) if ref is not None and ref.alive else None
 
 
-async def _take_sandbox(core: Core, record: SandboxRecord) -> None:
-    if record.phase is SandboxPhase.CREATING:
-        log.info("sandbox %s (%s) was half-made: removing it", record.id[:12], record.name)
-        await _unmake_sandbox(core, record)
-        return
+def _take_sandbox(core: Core, record: SandboxRecord) -> None:
     sandbox = Sandbox(record)
     sandbox.pause = _living(record.pause)
     core.sandboxes[record.id] = sandbox
     sandbox_events.watch_pause(core, sandbox)
 
 
-async def _unmake_sandbox(core: Core, record: SandboxRecord) -> None:
-    core.cgroups.kill(record.cgroup)
-    await core.forget(record.id, record.cgroup)
-    with suppress(CRIError):
-        await sandbox_stop.release_network(core, record)
-    await in_thread(sandbox_remove.remove_files, core, record)
-    core.records.drop_sandbox(record.id)
+async def _unmake_sandbox(core: Core, folder: Path) -> None:
+    """From the directory alone: the id gives the namespace, and pause's specification its cgroup."""
+    sandbox_id = folder.name
+    log.info("sandbox %s was half-made: removing it", sandbox_id[:12])
+    try:
+        cgroup = msgspec.json.decode((folder / "config.json").read_bytes())["linux"]["cgroupsPath"]
+    except (OSError, msgspec.MsgspecError):
+        cgroup = ""  # then there was no pause yet
+    if cgroup:
+        core.cgroups.kill(cgroup)
+        await core.forget(sandbox_id, cgroup)
+    pinned = core.paths.netns(sandbox_id)
+    if pinned.exists():
+        with suppress(CNIError):
+            await core.cni.delete(sandbox_id, pinned)
+    await in_thread(sandbox_run.remove_files, core, sandbox_id)
 
 
-async def _take_container(core: Core, record: ContainerRecord) -> None:
-    if record.phase is ContainerPhase.CREATING or record.sandbox_id not in core.sandboxes:
-        log.info("container %s (%s) was half-made: removing it", record.id[:12], record.name)
-        await _unmake_container(core, record)
+async def _take_container(core: Core, record: ContainerRecord, conmon: int | None) -> None:
+    if record.sandbox_id not in core.sandboxes:
+        log.info("container %s (%s) has no sandbox: removing it", record.id[:12], record.name)
+        await _stop_start(core, record, conmon or (record.conmon.pid if record.conmon else None))
+        await in_thread(container_create.remove_files, core, record)
         return
     container = Container(record)
     core.containers[record.id] = container
     _hold_image(core, container)
-    if record.phase is ContainerPhase.STARTING:
-        await _settle_start(core, container)
-    elif record.phase is ContainerPhase.CREATED:
-        if not mounts.is_mount_point(core.paths.rootfs(record.id)):
+    if record.phase is ContainerPhase.CREATED:
+        if conmon is not None or (core.paths.crun / record.id).exists():
+            await _settle_start(core, container, conmon)
+        elif not mounts.is_mount_point(core.paths.rootfs(record.id)):
             _lost(core, container)  # a reboot in between
     elif record.phase is ContainerPhase.RUNNING:
         _adopt(core, container)
 
 
-async def _unmake_container(core: Core, record: ContainerRecord) -> None:
-    _kill_conmon(core, record)
+async def _stop_start(core: Core, record: ContainerRecord, conmon: int | None) -> None:
+    if conmon is not None and f"--cid={record.id}" in command_line(conmon):
+        await _kill(conmon)
     core.cgroups.kill(record.cgroup)
     await core.forget(record.id, record.cgroup)
-    await in_thread(container_create.remove_files, core, record)
 
 
 def _hold_image(core: Core, container: Container) -> None:
@@ -139,21 +157,21 @@ def _hold_image(core: Core, container: Container) -> None:
         container.hold = core.images.hold(image) if image else None
 
 
-async def _settle_start(core: Core, container: Container) -> None:
+async def _settle_start(core: Core, container: Container, conmon: int | None) -> None:
     """We died within StartContainer: the container runs, or it is as if it had failed."""
     record = container.record
     state = await core.crun.state(record.id)
-    if state is not None and state.get("status") == "running" and record.process is not None:
+    if state is not None and state.get("status") == "running":
+        record.process = reference(int(state["pid"]))
+        record.conmon = reference(conmon) if conmon is not None else None
         record.phase = ContainerPhase.RUNNING
-        record.started_at = record.started_at or time.time_ns()
+        record.started_at = time.time_ns()
         core.records.save_container(record)
         _adopt(core, container)
         return
     if container_exit.finish_from_file(core, container):
         return
-    _kill_conmon(core, record)
-    core.cgroups.kill(record.cgroup)
-    await core.forget(record.id, record.cgroup)
+    await _stop_start(core, record, conmon)
     container_exit.finish(
         core,
         container,
@@ -178,21 +196,6 @@ def _lost(core: Core, container: Container) -> None:
         finished_at=time.time_ns(),
         reason="Unknown",
     )
-
-
-def _kill_conmon(core: Core, record: ContainerRecord) -> None:
-    """Of a container that is being unmade: it may still be waiting for crun."""
-    try:
-        pid = int((core.paths.bundle(record.id) / "conmon.pid").read_text())
-    except (FileNotFoundError, ValueError):
-        return
-    conmon = Process.open(pid)
-    if conmon is None:
-        return
-    # The PID may be another's by now: it is our conmon only if it was started for this container.
-    if f"--cid={record.id}" in command_line(pid):
-        conmon.send(signal.SIGKILL)
-    conmon.close()
 
 
 async def _forget_strangers(core: Core) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from podling.linux import mounts
-from podling.runtime import container_remove, sandbox_events, sandbox_stop
+from podling.runtime import container_remove, sandbox_events, sandbox_run, sandbox_stop
 from podling.runtime.core import Core, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
-from podling.runtime.state import SandboxRecord, remove_tree
 
 
 async def remove_pod_sandbox(
@@ -29,15 +27,10 @@ async def _remove(core: Core, sandbox: Sandbox) -> None:
     await sandbox_stop.stop(core, sandbox)
     for container in core.containers_of(sandbox.id):
         await container_remove.remove(core, container)
-    await in_thread(remove_files, core, sandbox.record)
+    await in_thread(sandbox_run.remove_files, core, sandbox.id)
     if core.sandboxes.pop(sandbox.id, None) is None:
         return  # removed while we waited for the lock
     if sandbox.pause is not None:
         sandbox.pause.close()
     core.records.drop_sandbox(sandbox.id)
     sandbox_events.publish_deleted(core, sandbox)
-
-
-def remove_files(core: Core, record: SandboxRecord) -> None:
-    mounts.unmount(core.paths.shm(record.id))
-    remove_tree(core.paths.sandbox(record.id))

@@ -6,7 +6,7 @@ terminal and no exit code anyone asks for, and its end is seen through a pidfd. 
 megabyte) and some 10 ms a pod.
 
 Every step registers its undo; a failure or a cancellation undoes all of them, newest first. A crash is undone
-by the next start (`recovery`), from the record that is written before the first step.
+by the next start (`recovery`): a sandbox that has a directory and no record was never finished.
 """
 
 from __future__ import annotations
@@ -66,11 +66,9 @@ async def _create(core: Core, sandbox: Sandbox) -> None:
     record = sandbox.record
     async with AsyncExitStack() as undo:
         if record.namespaces.network is not NamespaceMode.NODE:
-            record.netns = str(core.config.netns_dir / f"{names.NETNS_PREFIX}{sandbox.id[:13]}")
-        core.records.save_sandbox(record)
-        undo.callback(core.records.drop_sandbox, sandbox.id)
+            record.netns = str(core.paths.netns(sandbox.id))
         with core.timings.phase("sandbox: netns", sandbox.id):
-            undo.push_async_callback(in_thread, _remove_files, core, record)
+            undo.push_async_callback(in_thread, remove_files, core, sandbox.id)
             await in_thread(_prepare, core, record)
         # Before ADD, not after: CNI spec, "Lifecycle & Ordering", wants DEL even if ADD fails.
         undo.push_async_callback(release_network, core, record)
@@ -107,10 +105,10 @@ def _cgroup_parent(core: Core, config: cri.PodSandboxConfig) -> str:
 
 def _prepare(core: Core, record: SandboxRecord) -> None:
     """Everything pause and the containers need on disk, and the namespace."""
-    if record.netns:
-        netns.create_netns(record.netns)
     folder = core.paths.sandbox(record.id)
     folder.mkdir(mode=0o711)
+    if record.netns:
+        netns.create_netns(record.netns)
     write_sandbox_files(folder, record.config)
     if record.namespaces.ipc is not NamespaceMode.NODE:
         shm = core.paths.shm(record.id)
@@ -173,11 +171,11 @@ async def _end_pause(core: Core, sandbox: Sandbox) -> None:
     await core.forget(sandbox.id, sandbox.record.cgroup)
 
 
-def _remove_files(core: Core, record: SandboxRecord) -> None:
-    mounts.unmount(core.paths.shm(record.id))
-    remove_tree(core.paths.sandbox(record.id))
-    if record.netns:
-        netns.remove_netns(record.netns)
+def remove_files(core: Core, sandbox_id: str) -> None:
+    """The namespace's pin and everything on disk but the record. Twice is fine."""
+    netns.remove_netns(core.paths.netns(sandbox_id))
+    mounts.unmount(core.paths.shm(sandbox_id))
+    remove_tree(core.paths.sandbox(sandbox_id))
 
 
 class _Together(asyncio.TaskGroup):

@@ -46,13 +46,13 @@ async def stop(core: Core, sandbox: Sandbox) -> None:
         sandbox.pause.send(signal.SIGKILL)
         await sandbox.pause.ended()
     await asyncio.gather(_forget_pause(core, record), release_network(core, record))
+    # Not written down: after a crash a pause that is gone says as much, and doing this twice is fine.
     record.phase = SandboxPhase.STOPPED
-    core.records.save_sandbox(record)
 
 
 async def _forget_pause(core: Core, record: SandboxRecord) -> None:
     try:
-        await core.forget(record.id, record.cgroup)
+        await core.forget(record.id, record.cgroup, ended=True)
     except (OSError, TimeoutError) as err:
         raise CRIError(Code.UNKNOWN, f'failed to delete the pause container of "{record.id}": {err}') from err
 

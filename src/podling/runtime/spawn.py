@@ -70,11 +70,30 @@ def spawn(
                 os.close(fd)
     finally:
         os.close(null)
-    process = Process.open(pid)
-    if process is None:
-        # It has ended already and is a zombie, which can still be opened and reaped.
-        return Process(pid, os.pidfd_open(pid))
-    return process
+    # Our own child, so the PID is its own until we reap it, even when it has ended already.
+    return Process(pid, os.pidfd_open(pid))
+
+
+async def start(
+    argv: Sequence[str],
+    *,
+    files: Mapping[int, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | str = "/",
+) -> Process:
+    """`spawn` in a thread: until the child's exec the caller stands still, for a millisecond or so."""
+    starting = asyncio.ensure_future(
+        asyncio.to_thread(spawn, argv, files=files, environment=environment, cwd=cwd)
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait([starting])
+        if starting.exception() is None:
+            process = starting.result()
+            process.send(signal.SIGKILL)
+            await finish(process, timeout_s=None)
+        raise
 
 
 def _copy(fd: int, floor: int) -> int:
@@ -94,11 +113,12 @@ class Runner:
         """
         if not capture:
             async with self.slots:
-                return Finished(argv, await finish(spawn(argv), timeout_s=timeout_s), "")
+                return Finished(argv, await finish(await start(argv), timeout_s=timeout_s), "")
         output = os.memfd_create("output", os.MFD_CLOEXEC)
         try:
             async with self.slots:
-                code = await finish(spawn(argv, files={1: output, 2: output}), timeout_s=timeout_s)
+                process = await start(argv, files={1: output, 2: output})
+                code = await finish(process, timeout_s=timeout_s)
             return Finished(argv, code, os.pread(output, OUTPUT_LIMIT, 0).decode(errors="replace").strip())
         finally:
             os.close(output)

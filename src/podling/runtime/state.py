@@ -7,10 +7,10 @@
     run_dir/containers/ID/                        bundle; conmon's attach socket and control fifo
     run_dir/{crun,exits,persist}/                 crun's root; conmon's exit files by ID, oom marks
 
-A record is written whole (temporary file, rename), first before the first thing it describes is made, so that
-whatever is found after a crash has a record to be removed by. It is not synced: all that it describes ends
-with the machine, and a start after that removes records and leftovers alike. The kernel is believed over the
-record: `podling ps` and recovery look at the processes.
+A record is written whole (temporary file, rename) when what it describes is complete; a directory without a
+record is half-made, and is removed by the next start. So one write makes a sandbox, and three a container
+with its start and end. Records are not synced: all that they describe ends with the machine. The kernel is
+believed over the record: `podling ps` and recovery look at the processes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import msgspec
 from podling.linux.processes import ProcessRef
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.cri import messages as cri
+from podling.runtime.names import NETNS_PREFIX
 from podling.runtime.oci import namespace_options
 
 T = TypeVar("T")
@@ -110,6 +111,7 @@ class Paths:
 
     def __init__(self, config: RuntimeConfig) -> None:
         self.root = config.root_dir
+        self.netns_dir = config.netns_dir
         self.run = config.run_dir
         self.sandboxes = self.root / "sandboxes"
         self.containers = self.root / "containers"
@@ -131,6 +133,10 @@ class Paths:
             self.run_containers,
         ):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+    def netns(self, sandbox_id: str) -> Path:
+        """Short, so that it fits into `ip netns list`, and known from the id alone."""
+        return self.netns_dir / f"{NETNS_PREFIX}{sandbox_id[:13]}"
 
     def sandbox(self, sandbox_id: str) -> Path:
         return self.run_sandboxes / sandbox_id

@@ -33,7 +33,7 @@ class RuntimeStreams:
             return await self._open_terminal(container, cmd)
         pipes = Pipes(stdin=stdin, stdout=stdout, stderr=stderr)
         try:
-            running = start_exec(self._core, container, cmd, files=pipes.theirs)
+            running = await start_exec(self._core, container, cmd, files=pipes.theirs)
         except BaseException:
             pipes.close_ours()
             raise
@@ -44,7 +44,7 @@ class RuntimeStreams:
     async def _open_terminal(self, container: Container, cmd: Sequence[str]) -> ExecStream:
         console = ConsoleSocket(self._core.paths.run, f"tty-{names.new_id()[:12]}")
         try:
-            running = start_exec(self._core, container, cmd, files={}, console_socket=console.path)
+            running = await start_exec(self._core, container, cmd, files={}, console_socket=console.path)
             try:
                 return ExecStream(running, terminal=await self._terminal(running, console))
             except BaseException:
