@@ -20,7 +20,12 @@ $(VENV)/.done: pyproject.toml setup.py
 demo: setup ## the story: a cluster, a pod, its pause container, two nodes
 	$(SUDO) examples/demo.sh $(BIN)/podling
 
-test: setup ## all tests: unit, kernel, e2e
+# Fetched before the tests, because they run where nothing can be fetched: kubectl old and new, the images.
+fetched: setup
+	@$(SUDO) $(BIN)/python -m podling.testing.kubectl 1.27 1.37
+	@$(SUDO) $(BIN)/podling image demo
+
+test: fetched ## all tests: unit, kernel, e2e
 	$(SUDO) $(BIN)/python -m pytest -q
 
 unit: setup ## the fast ones, no root
@@ -38,7 +43,7 @@ format: setup ## mend what `make lint` says about formatting
 	$(BIN)/ruff format src tests bench tools
 	$(BIN)/ruff check --fix src tests bench tools
 
-bench: setup ## benchmarks: bench/results/*.json and a table
+bench: fetched ## benchmarks: bench/results/*.json and a table
 	$(SUDO) unshare --net $(BIN)/python -m bench
 
 verify: test lint types ## all that CI runs
@@ -46,5 +51,6 @@ verify: test lint types ## all that CI runs
 clean: ## remove what the targets above made in this folder
 	rm -rf $(VENV) build bench/results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help apt setup demo test unit lint types format bench verify clean
+
+.PHONY: help apt setup fetched demo test unit lint types format bench verify clean
 .DEFAULT_GOAL := help

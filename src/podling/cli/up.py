@@ -29,6 +29,7 @@ def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quie
     """Bring up a cluster on this machine and point kubectl at it."""
     began = time.monotonic()
 
+    from podling.client.kubeconfig import default_path
     from podling.machine import cluster
     from podling.machine.config import ClusterConfig, validate_name, validate_workers
 
@@ -45,7 +46,7 @@ def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quie
 
     if not quiet:
         click.echo(f'Creating cluster "{name}" ...')
-    made = cluster.up(config, kubeconfig or default_kubeconfig(), progress)
+    made = cluster.up(config, kubeconfig or default_path(os.environ), progress)
     if not quiet:
         click.echo(f'Set kubectl context to "{made.config.context}"')
         click.echo("You can now use your cluster with:\n")
@@ -53,9 +54,3 @@ def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quie
 
 
 _STEPS = {"switch": "switch between the nodes", "agents": "agents"}
-
-
-def default_kubeconfig() -> Path:
-    """The file kubectl would write to: the first of $KUBECONFIG, else ~/.kube/config."""
-    listed = [p for p in os.environ.get("KUBECONFIG", "").split(os.pathsep) if p]
-    return Path(listed[0]) if listed else Path.home() / ".kube" / "config"

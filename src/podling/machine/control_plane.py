@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from podling.api import protobuf, schema
 from podling.apiserver.config import APIServerConfig
 from podling.apiserver.server import APIServer
 from podling.client.client import Client
@@ -31,6 +32,13 @@ class ControlPlaneConfig:
     pki: Path = PKI
     bind_address: str = "0.0.0.0"
     port: int = 6443
+
+
+def preload() -> None:
+    """Read the tables the API server works from: before a fork, so that they are shared and the first
+    request need not wait for them."""
+    schema.preload()
+    protobuf.preload()
 
 
 async def run_control_plane(config: ControlPlaneConfig, listener: socket.socket | None = None) -> None:

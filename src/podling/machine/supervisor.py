@@ -27,10 +27,10 @@ import uvloop
 from podling.linux.netns import run_in_netns
 from podling.linux.processes import ProcessRef, reference
 from podling.machine import node as node_sandbox
-from podling.machine import switch
+from podling.machine import egress, switch
 from podling.machine.agent import AgentConfig, run_agent
 from podling.machine.config import API_PORT, ClusterConfig, NodeConfig
-from podling.machine.control_plane import ControlPlaneConfig, run_control_plane
+from podling.machine.control_plane import ControlPlaneConfig, preload, run_control_plane
 from podling.machine.node_config import agent_config, write_node_config
 from podling.machine.paths import ClusterPaths
 from podling.machine.record import ClusterRecord
@@ -69,6 +69,7 @@ class Supervisor:
             self._start_node(node, pause)
             self.report(f"node {node.name}")
         self._listener = self._listen()
+        preload()
         # What is there now is shared by all that we fork; a collection must not touch, and so copy, it.
         gc.collect()
         gc.freeze()
@@ -109,9 +110,12 @@ class Supervisor:
     def _start_node(self, node: NodeConfig, pause: Path) -> None:
         node_paths = self.paths.node(node.name)
         write_node_config(self.config, node, node_paths)
-        self.record.nodes[node.name] = node_sandbox.start_node(
+        process = node_sandbox.start_node(
             node, self.config.name, node_paths, pause, lambda pid: switch.plug_in(self.config, node, pid)
         )
+        self.record.nodes[node.name] = process
+        if self.config.egress:
+            run_in_netns(f"/proc/{process.pid}/ns/net", egress.allow_pods, self.config, node.pod_cidr)
         self.record.save()
 
     def _listen(self) -> socket.socket:
