@@ -9,7 +9,6 @@ import re
 import subprocess
 import threading
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,9 @@ from e2e.shorthand import inside, ready
 from e2e.terminal import Terminal
 from podling.testing.cluster import PodlingCluster, busybox, eventually, pod
 from podling.testing.kubectl import KubectlNotFoundError, kubectl_path
+
+# The Python client leaves the sockets of its streams to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 SERVER = "mkdir /www && echo hello from the pod > /www/index.html && exec httpd -f -p 8080 -h /www"
 TALKER = "echo started; echo to-stderr >&2; i=0; while sleep 1; do i=$((i+1)); echo tick $i; done"
@@ -256,10 +258,7 @@ def core(cluster: PodlingCluster) -> Iterator[Any]:
 @pytest.fixture
 def api(core: Any) -> Iterator[Any]:
     yield core
-    with warnings.catch_warnings():
-        # The client leaves the sockets of its streams to the garbage collector.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    gc.collect()  # here, where the warnings of its forgotten sockets are expected
 
 
 def python_pod(name: str, command: str = "exec sleep 3600") -> Any:
