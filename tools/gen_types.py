@@ -1,4 +1,4 @@
-"""Generate src/podling/api/{meta,core,coordination}_v1.py from Kubernetes' OpenAPI definitions.
+"""Generate src/podling/api/{meta,core,apps,...}_v1.py from Kubernetes' OpenAPI definitions.
 
 Run by a maintainer when the Kubernetes version we follow moves on:
 
@@ -21,16 +21,23 @@ from typing import Any
 VERSION = "v1.37.0-local"
 ROOTS = {
     "io.k8s.api.core.v1": [
-        "Binding", "ConfigMap", "Endpoints", "Event", "Namespace", "Node", "Pod", "Secret", "Service",
+        "Binding", "ConfigMap", "Endpoints", "Event", "Namespace", "Node", "PersistentVolume",
+        "PersistentVolumeClaim", "Pod", "ReplicationController", "Secret", "Service",
         "ServiceAccount",
     ],
+    "io.k8s.api.apps.v1": ["ControllerRevision", "Deployment", "ReplicaSet"],
+    "io.k8s.api.autoscaling.v1": ["Scale"],
     "io.k8s.api.coordination.v1": ["Lease"],
+    "io.k8s.api.discovery.v1": ["EndpointSlice"],
     "io.k8s.apimachinery.pkg.apis.meta.v1": ["ObjectMeta", "Status", "DeleteOptions", "ListMeta"],
 }  # fmt: skip
 MODULES = {
     "io.k8s.apimachinery.pkg.apis.meta.v1": "meta_v1",
     "io.k8s.api.core.v1": "core_v1",
+    "io.k8s.api.apps.v1": "apps_v1",
+    "io.k8s.api.autoscaling.v1": "autoscaling_v1",
     "io.k8s.api.coordination.v1": "coordination_v1",
+    "io.k8s.api.discovery.v1": "discovery_v1",
 }
 SCALARS = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": "str",
@@ -132,7 +139,9 @@ def render(defs: dict[str, Any], module: str, refs: list[str]) -> str:
         "",
     ]
     if module != "meta_v1":
-        lines += ["from podling.api import meta_v1", ""]
+        # What is not needed is removed below.
+        others = "meta_v1" if module == "core_v1" else "core_v1, meta_v1"
+        lines += [f"from podling.api import {others}", ""]
     for ref in refs:
         props = defs[ref].get("properties", {})
         required = defs[ref].get("required", [])

@@ -30,6 +30,7 @@ from podling.kubelet.lifecycle import HookError, run_hook
 from podling.kubelet.pod_actions import ContainerStart, backoff_key
 from podling.kubelet.runtime_state import CREATED, ContainerRecord, PodRuntime
 from podling.kubelet.sandbox_start import sandbox_config
+from podling.kubelet.service_env import service_environment
 from podling.kubelet.services import PodServices
 from podling.kubelet.termination_message import create_message_file
 from podling.kubelet.volumes.manager import has_sub_paths, resolve_sub_paths
@@ -123,6 +124,11 @@ async def _configure(services: PodServices, request: StartRequest, image: cri.Im
         image_user=ImageUser(uid=image.uid, username=image.username),
         sources=sources,
         facts=facts,
+        service_env=service_environment(
+            services.cluster_services.values(),
+            names.pod_namespace(pod),
+            links=names.pod_spec(pod).enable_service_links is not False,
+        ),
         volumes=request.volumes,
         sub_paths=sub_paths,
         hosts_file=hosts,

@@ -64,12 +64,14 @@ class Kubelet:
         events = PodEvents(recorder)
         cgroups = PodCgroups(config)
         cgroups.ensure_roots()
+        cluster_services = Informer(self._client, core_v1.Service)
         services = PodServices(
             config=config,
             client=self._client,
             runtime=self._runtime,
             images=ImageManager(self._images, events, max_parallel=config.max_parallel_image_pulls),
             objects=ObjectCache(self._client),
+            cluster_services=cluster_services.store,
             events=events,
             statuses=StatusManager(self._client, tasks),
             backoff=Backoff(),
@@ -90,6 +92,9 @@ class Kubelet:
             tasks.create_task(recorder.run(), name="events")
             tasks.create_task(pleg.run(), name="PLEG")
             tasks.create_task(node.run(), name="node status")
+            tasks.create_task(cluster_services.run(), name="service informer")
+            # First: a container is told of the services there are when it is made.
+            await cluster_services.wait_synced()
             tasks.create_task(pods.run(), name="pod informer")
             await node.wait_registered()
             tasks.create_task(NodeLease(config, self._client).run(), name="node lease")

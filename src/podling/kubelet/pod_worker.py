@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -27,7 +27,6 @@ from podling.api.pods import is_deleting, is_terminal
 from podling.api.times import now_rfc3339, parse_time
 from podling.client.errors import ClientError
 from podling.kubelet import names
-from podling.kubelet.container_config import PreparedVolume
 from podling.kubelet.container_start import (
     StartProblem,
     StartRequest,
@@ -36,9 +35,7 @@ from podling.kubelet.container_start import (
     start_container,
 )
 from podling.kubelet.container_stop import stop_record
-from podling.kubelet.environment import Sources
 from podling.kubelet.events import NORMAL, WARNING
-from podling.kubelet.field_paths import PodFacts
 from podling.kubelet.pod_actions import ContainerKill, PodActions, compute_actions
 from podling.kubelet.pod_termination import PodTermination
 from podling.kubelet.probes.manager import PodProbes
@@ -48,8 +45,7 @@ from podling.kubelet.services import PodServices
 from podling.kubelet.status import Failure, StatusInputs, Waiting, compute_status
 from podling.kubelet.steps import RETRY_MAX_S, Steps
 from podling.kubelet.termination_message import read_message
-from podling.kubelet.volumes.manager import MountFailure, prepare_volumes
-from podling.kubelet.volumes.payload import pod_sources
+from podling.kubelet.volumes.pod_volumes import PodVolumes
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import CRIError
 
@@ -87,7 +83,7 @@ class PodWorker:
         self._steps = Steps(self.wake)
         self._quick_deaths = 0
         self._waiting: dict[str, Waiting] = {}
-        self._volumes: Mapping[str, PreparedVolume] | None = None
+        self._volumes = PodVolumes(services, pod)
         self._messages: dict[str, str] = {}
         self._told_backoff: set[str] = set()
         self._last_status = pod.status or core_v1.PodStatus()
@@ -108,6 +104,7 @@ class PodWorker:
         """The API has a newer version of the pod."""
         old, self._pod = self._pod, pod
         self._termination.update(pod)
+        self._volumes.update(pod)
         if _concerns_worker(old, pod):
             self.wake()
 
@@ -194,8 +191,9 @@ class PodWorker:
 
     def _perform(self, actions: PodActions, runtime: PodRuntime) -> None:
         """Launch what is to be done and not already under way."""
-        if self._volumes is None:
-            self._launch("volumes", self._prepare_volumes)
+        volumes = self._volumes.prepared
+        if volumes is None:
+            self._launch("volumes", self._volumes.prepare)
         if actions.create_sandbox:
             self._launch("sandbox", partial(self._start_sandbox, actions, runtime.sandbox))
             return
@@ -205,10 +203,11 @@ class PodWorker:
         for kill in actions.kill:
             if kill.record.name not in starting:
                 self._launch(f"kill {kill.record.id}", partial(self._kill, kill))
-        if self._volumes is not None:
+        if volumes is not None:
+            self._refresh_volumes()
             for start in actions.start:
                 old = next((kill for kill in actions.kill if kill.record.name == start.container.name), None)
-                request = StartRequest(pod=self._pod, start=start, runtime=runtime, volumes=self._volumes)
+                request = StartRequest(pod=self._pod, start=start, runtime=runtime, volumes=volumes)
                 self._launch(f"start {start.container.name}", partial(self._start, request, old))
         self._note_backoff(actions)
         if actions.remove or actions.remove_sandboxes:
@@ -220,18 +219,12 @@ class PodWorker:
         if wait_s is not None:
             self._wake_in(wait_s)
 
-    async def _prepare_volumes(self) -> None:
-        pod = self._pod
-        keys = pod_sources(pod)
-        facts = PodFacts(host_ip=self._services.config.node_ip, allocatable=self._services.allocatable)
-        try:
-            sources = (
-                await self._services.objects.fetch(names.pod_namespace(pod), keys) if keys else Sources()
-            )
-            self._volumes = await prepare_volumes(self._services.config, pod, sources=sources, facts=facts)
-        except MountFailure as err:
-            self._services.events.pod(pod, WARNING, "FailedMount", str(err))
-            raise
+    def _refresh_volumes(self) -> None:
+        due_in_s = self._volumes.refresh_in_s
+        if due_in_s == 0:
+            self._launch("volumes", self._volumes.refresh)
+        elif due_in_s is not None:
+            self._wake_in(due_in_s)
 
     async def _start_sandbox(self, actions: PodActions, old: cri.PodSandboxStatus | None) -> None:
         """Replace the sandbox at once; one that keeps dying young is held back more and more."""

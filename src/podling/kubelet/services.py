@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from podling.api import core_v1
 from podling.client.client import Client
 from podling.kubelet.backoff import Backoff
 from podling.kubelet.cgroups import PodCgroups
@@ -24,6 +25,8 @@ class PodServices:
     runtime: RuntimeService
     images: ImageManager
     objects: ObjectCache
+    cluster_services: Mapping[tuple[str, str], core_v1.Service]
+    """Every Service of the cluster by namespace and name, kept up to date."""
     events: PodEvents
     statuses: StatusManager
     backoff: Backoff

@@ -95,6 +95,9 @@ class Cgroups:
                         self.controllers[option] = Path(mount.target)
         if not self.controllers and self.unified is None:
             raise CgroupError(errno.ENOENT, "no cgroup file system is mounted", "/sys/fs/cgroup")
+        self._roots = sorted(set(self.controllers.values()))
+        if not self._roots and self.unified is not None:
+            self._roots = [self.unified]
 
     @property
     def layout(self) -> Layout:
@@ -103,10 +106,7 @@ class Cgroups:
         return Layout.V1 if self.unified is None else Layout.HYBRID
 
     def _hierarchies(self) -> list[Path]:
-        if self.controllers:
-            return sorted(set(self.controllers.values()))
-        assert self.unified is not None
-        return [self.unified]
+        return self._roots
 
     def path(self, cgroup: str, controller: str) -> Path | None:
         """Where a cgroup's files of one controller are; None when the controller is not there."""
@@ -146,12 +146,16 @@ class Cgroups:
     # unmaking
 
     def procs(self, cgroup: str) -> list[int]:
-        """PIDs in the cgroup and below it, in any hierarchy."""
+        """PIDs in the cgroup and below it. On v1 one hierarchy is asked: a container is in the same place in
+        all of them."""
+        root = self.unified
+        if self.controllers:
+            root = self.controllers.get("pids") or self._hierarchies()[0]
+        assert root is not None
         found: set[int] = set()
-        for root in self._hierarchies():
-            for folder in _deepest_first(root / cgroup.lstrip("/")):
-                with suppress(FileNotFoundError, OSError):
-                    found.update(map(int, (folder / "cgroup.procs").read_text().split()))
+        for folder in _deepest_first(root / cgroup.lstrip("/")):
+            with suppress(OSError):
+                found.update(map(int, (folder / "cgroup.procs").read_text().split()))
         return sorted(found - {0})
 
     def kill(self, cgroup: str, number: int = signal.SIGKILL) -> int:
@@ -180,18 +184,8 @@ class Cgroups:
 
         False when a process is still in it (killed ones stay until they are reaped): call again then.
         """
-        gone = True
-        for root in self._hierarchies():
-            for folder in _deepest_first(root / cgroup.lstrip("/")):
-                try:
-                    folder.rmdir()
-                except FileNotFoundError:
-                    continue
-                except OSError as err:
-                    if err.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-                        raise
-                    gone = False
-        return gone
+        gone = [_remove_tree(os.path.join(root, cgroup.lstrip("/"))) for root in self._hierarchies()]
+        return all(gone)
 
     # reading
 
@@ -313,6 +307,24 @@ def _enable_controllers(folder: Path) -> None:
             "move them to a child cgroup first",
             str(folder),
         ) from err
+
+
+def _remove_tree(folder: str) -> bool:
+    """False when a process is still in it or below. Its files go with it; only directories are in the way."""
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError as err:
+        if err.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+    else:
+        return True
+    below = [path for path in _deepest_first(Path(folder)) if str(path) != folder]
+    if not below:
+        return False
+    gone = [_remove_tree(str(path)) for path in below]
+    return all(gone) and _remove_tree(folder)
 
 
 def _deepest_first(folder: Path) -> Iterator[Path]:

@@ -33,13 +33,16 @@ from podling.runtime.state import (
     Records,
     SandboxPhase,
     SandboxRecord,
-    remove_tree,
 )
 from podling.runtime.timings import Timings
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+REMOVE_TRIES = 500
+REMOVE_PAUSE_S = 0.002
+"""Together a second; nearly always the first try does it."""
 
 
 class Sandbox:
@@ -137,13 +140,19 @@ class Core:
         `ended`: its first process is known to be gone, so no process need be started to see to that.
         """
         try:
-            await self.crun.delete(object_id, ended=ended and not self.cgroups.procs(cgroup))
+            await self.crun.delete(object_id, ended=ended)
         except OCIError as err:
             # State that a crash left half-written: crun cannot read it, but there is no more to it than this.
             log.warning("crun delete %s: %s: removing its state by hand", object_id[:12], err)
+            await self.crun.delete(object_id, ended=True)
+        for _ in range(REMOVE_TRIES):
+            if self.cgroups.remove(cgroup):
+                return
+            # What is killed stays in its cgroup until the kernel is done with it, and v1 has no event for
+            # that.
             self.cgroups.kill(cgroup)
-            await in_thread(remove_tree, self.paths.crun / object_id)
-        self.cgroups.remove(cgroup)
+            await asyncio.sleep(REMOVE_PAUSE_S)
+        raise CRIError(Code.UNKNOWN, f"cgroup {cgroup} cannot be removed: a killed process does not end")
 
     def check_name_is_free(self, name: str) -> None:
         """Two containers of one name would be one attempt made twice. Raises ALREADY_EXISTS."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from podling.api import core_v1
 from podling.api.quantity import to_bytes
@@ -26,6 +27,9 @@ from podling.kubelet.volumes.host_path import ensure_host_path
 from podling.kubelet.volumes.payload import VolumeError, compute_payload, has_payload
 from podling.kubelet.volumes.subpath import bind_sub_path
 from podling.linux import syscalls
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PLUGINS = {
     "config_map": "configmap",
@@ -50,7 +54,7 @@ async def prepare_volumes(
     """Make every volume of the pod ready. Raises MountFailure for the first that cannot be."""
     if not names.pod_spec(pod).volumes:
         return {}
-    return await asyncio.to_thread(_prepare_all, config, pod, sources, facts)
+    return await _to_the_end(_prepare_all, config, pod, sources, facts)
 
 
 def _prepare_all(
@@ -65,6 +69,36 @@ def _prepare_all(
         except OSError as err:
             raise MountFailure(volume.name, f"{err.filename}: {err.strerror}") from err
     return prepared
+
+
+async def refresh_volumes(
+    config: KubeletConfig, pod: core_v1.Pod, *, sources: Sources, facts: PodFacts
+) -> None:
+    """Bring the volumes made from API objects up to date; others are left as their containers made them.
+
+    Raises MountFailure for the first that cannot be made; it shows what it showed before.
+    """
+    await _to_the_end(_refresh_all, config, pod, sources, facts)
+
+
+async def _to_the_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `work` in a thread, and be cancelled only after it: nothing is made behind a pod's removal."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+def _refresh_all(config: KubeletConfig, pod: core_v1.Pod, sources: Sources, facts: PodFacts) -> None:
+    for volume in filter(has_payload, names.pod_spec(pod).volumes):
+        try:
+            _prepare(config, pod, volume, sources, facts)
+        except VolumeError as err:
+            raise MountFailure(volume.name, str(err)) from err
+        except OSError as err:
+            raise MountFailure(volume.name, f"{err.filename}: {err.strerror}") from err
 
 
 def _prepare(
