@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from bench import usage
 from bench.report import Metric, Report
@@ -196,11 +198,43 @@ async def _api(cluster: PodlingCluster, count: int) -> tuple[float, list[float]]
     return rate, lists
 
 
+PHASE_LINE = re.compile(r"DEBUG podling\.runtime\.timings: \S+ (.+) ([\d.]+) ms$", re.M)
+
+
+def phases(_: PodlingCluster, runs: int = 20) -> Report:
+    """Where the time of one pod start goes: the API's part by watching, the runtime's from its own log."""
+    with PodlingCluster("bench-phases", workers=1, options=("--no-egress", "--v", "4")) as cluster:
+        steps = asyncio.run(_steps(cluster, runs))
+        log = Path(f"/var/lib/podling/clusters/{cluster.name}/logs/agent@kube-node-1.log").read_text()
+    for name, duration in PHASE_LINE.findall(log):
+        steps.setdefault(f"runtime: {name}", []).append(float(duration))
+    metrics = (Metric(name=n, unit="ms", samples=tuple(s)) for n, s in steps.items())
+    return Report(scenario="phases", metrics=tuple(metrics))
+
+
+async def _steps(cluster: PodlingCluster, runs: int) -> dict[str, list[float]]:
+    steps: dict[str, list[float]] = {"create answered": [], "bound seen": [], "running seen": []}
+    async with connect(cluster) as client, watch_pods(client) as watch:
+        for i in range(runs):
+            name = f"step-{i}"
+            began = time.perf_counter()
+            await client.create(sleeper(name))
+            steps["create answered"].append((time.perf_counter() - began) * 1000)
+            bound = await watch.until(lambda pods, n=name: n in pods and bool(pods[n].spec.node_name))  # type: ignore[misc, union-attr]
+            steps["bound seen"].append((bound - began) * 1000)
+            done = await watch.until(lambda pods, n=name: running(pods.get(n)))  # type: ignore[misc]
+            steps["running seen"].append((done - began) * 1000)
+            await client.delete(core_v1.Pod, name, "default")
+            await watch.until(lambda pods: not pods)
+    return steps
+
+
 SCENARIOS: dict[str, Scenario] = {
     "pod": pod_start,
     "pods": many_pods,
     "pause": lost_pause,
     "footprint": footprint,
     "api": api,
+    "phases": phases,
     "cluster": cluster_up,
 }

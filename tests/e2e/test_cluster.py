@@ -39,14 +39,15 @@ def leftovers(name: str) -> dict[str, list[str]]:
 
 
 def processes_of(name: str) -> Iterator[str]:
-    """Processes whose cgroup is the cluster's, and every pause, conmon and crun on the machine."""
+    """Processes in the cluster's cgroups, and every conmon and crun that is in no cluster's."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             cgroup = (path / "cgroup").read_text()
             argv = (path / "cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if f"/podling/{name}/" in cgroup or os.path.basename(argv[0]) in (b"conmon", b"crun"):
+        stray = os.path.basename(argv[0]) in (b"conmon", b"crun") and "/podling/" not in cgroup
+        if f"/podling/{name}/" in cgroup or stray:
             yield f"{path.name} {b' '.join(argv).decode()}"
 
 

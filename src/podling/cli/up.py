@@ -24,8 +24,11 @@ from podling.cli.options import cluster_name
     type=click.Path(path_type=Path),
     help="Write the context here. [default: $KUBECONFIG or ~/.kube/config]",
 )
+@click.option("-v", "--v", "verbosity", default=0, help="Verbosity of the daemons' logs; 4 is debug.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quiet: bool) -> None:
+def command(
+    name: str, workers: int, egress: bool, kubeconfig: Path | None, verbosity: int, quiet: bool
+) -> None:
     """Bring up a cluster on this machine and point kubectl at it."""
     began = time.monotonic()
 
@@ -35,7 +38,11 @@ def command(name: str, workers: int, egress: bool, kubeconfig: Path | None, quie
 
     cluster.check_machine()
     config = ClusterConfig(
-        name=validate_name(name), index=0, workers=validate_workers(workers), egress=egress
+        name=validate_name(name),
+        index=0,
+        workers=validate_workers(workers),
+        egress=egress,
+        verbosity=verbosity,
     )
     # Imported here, before the fork: what the supervisor has imported, every daemon shares.
     import podling.machine.supervisor  # noqa: F401

@@ -39,6 +39,7 @@ from podling.pause.build import pause_path
 CONTROL_PLANE = "control-plane"
 BACKLOG = 1024
 RESTART_BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)
+DEBUG_VERBOSITY = 4
 HEALTHY_AFTER_S = 30.0
 """A daemon that ran this long starts at the front of the back-off again."""
 
@@ -150,7 +151,8 @@ class Supervisor:
         log = open_log(self.paths.log(process))
         pid = node_sandbox.fork_into(self.record.nodes[node.name].pid, self.config.name, node.name, group)
         if pid == 0:
-            _daemon(log, main, keep=self._listener if process == CONTROL_PLANE else None)
+            level = logging.DEBUG if self.config.verbosity >= DEBUG_VERBOSITY else logging.INFO
+            _daemon(log, main, level=level, keep=self._listener if process == CONTROL_PLANE else None)
         os.close(log)
         self._started[process] = time.monotonic()
         started = reference(pid)
@@ -212,7 +214,7 @@ def _log(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}", file=sys.stderr, flush=True)
 
 
-def _daemon(log: int, main: Callable[[], None], *, keep: socket.socket | None) -> None:
+def _daemon(log: int, main: Callable[[], None], *, level: int, keep: socket.socket | None) -> None:
     """In a forked child: detach from everything of the parent's, run `main`, exit. Never returns."""
     code = 1
     try:
@@ -220,7 +222,7 @@ def _daemon(log: int, main: Callable[[], None], *, keep: socket.socket | None) -
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         redirect(log)
         close_all_but_stdio(keep.fileno() if keep else -1)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         main()
         code = 0
     except BaseException:
