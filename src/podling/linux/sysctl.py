@@ -37,3 +37,11 @@ def ensure_sysctl(name: str | tuple[str, ...], value: str | int) -> bool:
         return False
     write_sysctl(name, value)
     return True
+
+
+def ensure_forwarding(versions: set[int]) -> None:
+    """Let the kernel pass packets of these IP versions on between links."""
+    if 4 in versions:
+        ensure_sysctl("net.ipv4.ip_forward", 1)
+    if 6 in versions:
+        ensure_sysctl("net.ipv6.conf.all.forwarding", 1)

@@ -133,6 +133,16 @@ class Netlink(NetlinkSocket):
             if not (missing_ok and err.errno == errno.ENODEV):
                 raise
 
+    def link_kind_known(self, kind: str) -> bool:
+        """Whether the kernel can make links of this kind. Changes nothing, but may load a module."""
+        from podling.linux.netlink.kinds import probe  # only asked when something has failed
+
+        try:
+            self.execute(probe(kind))
+        except NetlinkError as err:
+            return err.errno != errno.EOPNOTSUPP
+        return True
+
     def _index(self, link: str | int | None) -> int | None:
         return self.link_get(link).index if isinstance(link, str) else link
 

@@ -47,7 +47,7 @@ RTEXT_FILTER_SKIP_STATS = 8
 
 IFNAMSIZ = 16
 
-_IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change mask
+IFINFO = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change mask
 _STATS = struct.Struct("=8Q")  # the first fields of rtnl_link_stats64
 _OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 
@@ -84,6 +84,7 @@ class Link:
     hairpin: bool = False  # of a bridge port
     isolated: bool = False  # of a bridge port
     vlan_filtering: bool = False  # of a bridge
+    data: bytes = b""  # IFLA_INFO_DATA, which means something to the link's kind (see `kinds`)
     stats: LinkStats | None = None  # absent from dumps that skip them
 
     @property
@@ -126,7 +127,7 @@ def add_bridge(
     """
     flags = IFF_UP if up else 0
     data = attr_u8(IFLA_BR_VLAN_FILTERING, 1) if vlan_filtering else b""
-    body = _IFINFO.pack(AF_UNSPEC, 0, 0, flags, flags) + attr_str(IFLA_IFNAME, name)
+    body = IFINFO.pack(AF_UNSPEC, 0, 0, flags, flags) + attr_str(IFLA_IFNAME, name)
     body += _common(mtu=mtu, mac=mac)
     body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, data))
     return Request(kind=RTM_NEWLINK, flags=NLM_F_CREATE | NLM_F_EXCL, body=body, what=f"add bridge {name}")
@@ -147,12 +148,12 @@ def add_veth(
 
     The peer starts down: the kernel answers ENOTCONN to a peer that is to be up before its pair exists.
     """
-    other = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + attr_str(IFLA_IFNAME, peer)
+    other = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + attr_str(IFLA_IFNAME, peer)
     other += _common(mtu=mtu, mac=peer_mac)
     if peer_netns_fd is not None:
         other += attr_u32(IFLA_NET_NS_FD, peer_netns_fd)
     flags = IFF_UP if up else 0
-    body = _IFINFO.pack(AF_UNSPEC, 0, 0, flags, flags) + attr_str(IFLA_IFNAME, name)
+    body = IFINFO.pack(AF_UNSPEC, 0, 0, flags, flags) + attr_str(IFLA_IFNAME, name)
     body += _common(mtu=mtu, mac=mac, master=master)
     body += nested(
         IFLA_LINKINFO,
@@ -185,7 +186,7 @@ def set_link(
     index, key = _key(link)
     if name is not None and key:
         raise ValueError(f"set link {link}: renaming takes the link's index")
-    body = _IFINFO.pack(AF_UNSPEC, 0, index, flags, mask) + key
+    body = IFINFO.pack(AF_UNSPEC, 0, index, flags, mask) + key
     body += _common(mtu=mtu, mac=mac, master=master)
     if name is not None:
         body += attr_str(IFLA_IFNAME, name)
@@ -205,7 +206,7 @@ def without_ipv6_link_local(link: str | int) -> Request:
     """
     index, key = _key(link)
     mode = nested(AF_INET6, attr_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
-    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key + nested(IFLA_AF_SPEC, mode)
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key + nested(IFLA_AF_SPEC, mode)
     return Request(kind=RTM_NEWLINK, flags=0, body=body, what=f"set link {link}")
 
 
@@ -218,7 +219,7 @@ def set_bridge(
         data += attr_u8(IFLA_BR_VLAN_FILTERING, vlan_filtering)
     if ageing_time_s is not None:
         data += attr_u32(IFLA_BR_AGEING_TIME, ageing_time_s * 100)
-    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key
     body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, data))
     return Request(kind=RTM_NEWLINK, flags=0, body=body, what=f"set bridge {link}")
 
@@ -243,7 +244,7 @@ def set_port(
         )
         if wanted is not None
     )
-    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key
     body += nested(
         IFLA_LINKINFO, attr_str(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, data)
     )
@@ -263,7 +264,7 @@ def port_vlan(
     flags = (BRIDGE_VLAN_INFO_PVID if pvid else 0) | (BRIDGE_VLAN_INFO_UNTAGGED if untagged else 0)
     spec = attr_u16(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF) if on_bridge else b""
     spec += attr(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", flags, vid))
-    body = _IFINFO.pack(AF_BRIDGE, 0, index, 0, 0) + nested(IFLA_AF_SPEC, spec)
+    body = IFINFO.pack(AF_BRIDGE, 0, index, 0, 0) + nested(IFLA_AF_SPEC, spec)
     verb = "remove" if remove else "add"
     return Request(
         kind=RTM_DELLINK if remove else RTM_SETLINK,
@@ -275,31 +276,31 @@ def port_vlan(
 
 def delete_link(link: str | int) -> Request:
     index, key = _key(link)
-    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key
     return Request(kind=RTM_DELLINK, flags=0, body=body, what=f"delete link {link}")
 
 
 def set_group(index: int, group: int) -> Request:
     """Give the link a group number, by which many can be deleted at once."""
-    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attr_u32(IFLA_GROUP, group)
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attr_u32(IFLA_GROUP, group)
     return Request(kind=RTM_NEWLINK, flags=0, body=body, what=f"set group of link {index}")
 
 
 def delete_group(group: int) -> Request:
     """Delete all links of a group; ENODEV when it has none."""
-    body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + attr_u32(IFLA_GROUP, group)
+    body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + attr_u32(IFLA_GROUP, group)
     return Request(kind=RTM_DELLINK, flags=0, body=body, what=f"delete links of group {group:#x}")
 
 
 def get_link(link: str | int) -> Request:
     index, key = _key(link)
     return Request(
-        kind=RTM_GETLINK, flags=0, body=_IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key, what=f"get link {link}"
+        kind=RTM_GETLINK, flags=0, body=IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key, what=f"get link {link}"
     )
 
 
 def dump_links(*, master: int | None = None, kind: str | None = None, stats: bool = True) -> Request:
-    body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
+    body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
     if not stats:
         body += attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     if master is not None:
@@ -310,8 +311,8 @@ def dump_links(*, master: int | None = None, kind: str | None = None, stats: boo
 
 
 def parse_link(message: Message) -> Link:
-    _, _, index, flags, _ = _IFINFO.unpack_from(message.body)
-    attrs = parse_attrs(message.body, _IFINFO.size)
+    _, _, index, flags, _ = IFINFO.unpack_from(message.body)
+    attrs = parse_attrs(message.body, IFINFO.size)
     info = parse_attrs(attrs.get(IFLA_LINKINFO, b""))
     kind = text_of(info.get(IFLA_INFO_KIND))
     data = parse_attrs(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
@@ -334,6 +335,7 @@ def parse_link(message: Message) -> Link:
         alias=text_of(attrs.get(IFLA_IFALIAS)),
         hairpin=port.get(IFLA_BRPORT_MODE) == b"\1",
         isolated=port.get(IFLA_BRPORT_ISOLATED) == b"\1",
+        data=info.get(IFLA_INFO_DATA, b""),
         vlan_filtering=data.get(IFLA_BR_VLAN_FILTERING) == b"\1",
         stats=_parse_stats(stats) if stats else None,
     )

@@ -15,44 +15,28 @@ import errno
 import ipaddress
 import os
 
-from podling.cni.plugins import skel
+from podling.cni.plugins import container, skel, veth
 from podling.cni.plugins.execute import delegate, delegate_add
 from podling.cni.plugins.main import bridge_check, bridge_conf, masquerade
 from podling.cni.plugins.main.bridge_conf import BridgeConf
 from podling.cni.types import (
-    IO_FAILURE,
     KERNEL_REFUSED,
     UNSUPPORTED_FIELD,
     Args,
     CNIError,
     CNIRoute,
-    ConfigError,
     Interface,
     IPConfig,
     Result,
 )
-from podling.linux.netlink import Netlink, NetlinkError, Route, addresses, links, routes
-from podling.linux.netlink.removal import remove_link
-from podling.linux.netns import run_in_netns
-from podling.linux.record import record, replace
-from podling.linux.sysctl import ensure_sysctl
+from podling.linux.netlink import Netlink, NetlinkError, links
+from podling.linux.record import replace
+from podling.linux.sysctl import ensure_forwarding, ensure_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from podling.cni.types import IPInterface
     from podling.linux.netlink import Link
-
-NAME_ATTEMPTS = 10  # for a host end's random name; two in a row taken would already be a wonder
-
-
-@record
-class _Pair:
-    """A veth pair that has been made."""
-
-    host: str  # names in our requests can mean nothing else once the kernel has given us this one
-    container: Link
 
 
 def _add(args: Args) -> Result:
@@ -83,8 +67,8 @@ def _wire(
     args: Args, conf: BridgeConf, ipam: Result, *, host: Netlink, inside: Netlink, netns: int, bridge: Link
 ) -> Result:
     """Everything after IPAM; the caller undoes it."""
-    pair = _make_pair(args, conf, host=host, inside=inside, netns=netns)
-    _configure_container(conf, ipam, pair.container, inside, netns)
+    pair = veth.make_pair(args, host=host, inside=inside, netns=netns, mtu=conf.mtu, mac=conf.mac)
+    container.configure(pair.container, ipam, inside=inside, netns=netns, up=conf.container_interface_up)
     _connect(conf, pair, host, bridge)
     if conf.is_gateway:
         _ensure_gateways(conf, host, bridge, [_gateway_of(ip) for ip in ipam.ips])
@@ -104,17 +88,12 @@ def _wire(
 
 
 def _undo(args: Args, conf: BridgeConf, inside: Netlink) -> None:
-    """Take back an ADD that failed after IPAM. Its own failures are not reported: the first error matters."""
-    steps: tuple[Callable[[], None], ...] = (
+    """Take back an ADD that failed after IPAM."""
+    container.undo(
         lambda: inside.link_del(args.ifname, missing_ok=True),
         lambda: delegate(conf.ipam, args, "DEL") if conf.ipam else None,
         lambda: _unmasquerade(args),
     )
-    for step in steps:
-        try:
-            step()
-        except (CNIError, OSError):
-            continue
 
 
 # --- the bridge
@@ -192,40 +171,13 @@ def _ensure_gateways(conf: BridgeConf, host: Netlink, bridge: Link, gateways: li
                     )
                 host.addr_del(bridge.index, other, missing_ok=True)
         host.addr_add(bridge.index, gateway, exist_ok=True)
-    versions = {gateway.version for gateway in gateways}
-    if 4 in versions:
-        ensure_sysctl("net.ipv4.ip_forward", 1)
-    if 6 in versions:
-        ensure_sysctl("net.ipv6.conf.all.forwarding", 1)
+    ensure_forwarding({gateway.version for gateway in gateways})
 
 
 # --- the pair
 
 
-def _make_pair(args: Args, conf: BridgeConf, *, host: Netlink, inside: Netlink, netns: int) -> _Pair:
-    for _ in range(NAME_ATTEMPTS):
-        name = "veth" + os.urandom(4).hex()
-        try:
-            host.link_add_veth(
-                name, args.ifname, peer_netns_fd=netns, mtu=conf.mtu or None, peer_mac=conf.mac or None
-            )
-        except ValueError as err:
-            raise ConfigError(f"bridge: invalid mac: {err}") from err
-        except NetlinkError as err:
-            if err.errno != errno.EEXIST:
-                raise
-            if inside.link_find(args.ifname) is not None:
-                raise CNIError(
-                    KERNEL_REFUSED,
-                    f"container veth name ({args.ifname}) already exists in {args.netns}",
-                    "DEL the earlier attachment, or pass another CNI_IFNAME",
-                ) from err
-            continue
-        return _Pair(host=name, container=inside.link_get(args.ifname))
-    raise CNIError(KERNEL_REFUSED, f"no free name for a veth in {NAME_ATTEMPTS} attempts")
-
-
-def _connect(conf: BridgeConf, pair: _Pair, host: Netlink, bridge: Link) -> None:
+def _connect(conf: BridgeConf, pair: veth.Pair, host: Netlink, bridge: Link) -> None:
     """Make the host end a port that forwards, at once if the container's end is up: then it has a carrier."""
     requests = [links.set_link(pair.host, master=bridge.index, up=True)]
     if os.path.exists("/proc/sys/net/ipv6"):
@@ -240,60 +192,13 @@ def _connect(conf: BridgeConf, pair: _Pair, host: Netlink, bridge: Link) -> None
         host.execute(links.port_vlan(port, conf.vlan, pvid=True, untagged=True))
 
 
-# --- inside the container
-
-
-def _configure_container(conf: BridgeConf, ipam: Result, link: Link, inside: Netlink, netns: int) -> None:
-    if any(ip.address.version == 6 for ip in ipam.ips):
-        run_in_netns(netns, _allow_ipv6, link.name)
-    requests = [links.set_link(link.index, up=True)] if conf.container_interface_up else []
-    requests += [addresses.add_address(link.index, ip.address) for ip in ipam.ips]
-    requests += [routes.add_route(_kernel_route(route, ipam, link.index)) for route in ipam.routes]
-    if requests:
-        inside.execute(*requests)
-
-
-def _allow_ipv6(ifname: str) -> None:
-    """Some machines disable IPv6 by default; its duplicate address detection would cost 1 to 2 seconds."""
-    for name, key, value in (
-        ("lo", "disable_ipv6", 0),
-        (ifname, "disable_ipv6", 0),
-        (ifname, "accept_dad", 0),
-    ):
-        try:
-            ensure_sysctl(("net", "ipv6", "conf", name, key), value)
-        except OSError as err:
-            raise CNIError(
-                IO_FAILURE, f"cannot set net.ipv6.conf.{name}.{key}: {err.strerror}", "IPv6 is not available"
-            ) from err
-
-
-def _kernel_route(route: CNIRoute, ipam: Result, oif: int) -> Route:
-    gateway = route.gw or next(
-        (ip.gateway for ip in ipam.ips if ip.address.version == route.dst.version), None
-    )
-    scope = route.scope
-    if scope == routes.RT_SCOPE_LINK:
-        gateway = None
-    return Route(
-        dst=route.dst,
-        gateway=gateway,
-        oif=oif,
-        scope=scope,
-        table=route.table or routes.RT_TABLE_MAIN,
-        priority=route.priority or 0,
-        mtu=route.mtu or 0,
-        advmss=route.advmss or 0,
-        protocol=routes.RTPROT_BOOT,  # what ip(8) and the reference plugins leave, so that it is not shown
-    )
+# --- what IPAM left open
 
 
 def _with_gateways(conf: BridgeConf, ipam: Result) -> Result:
     """Fill in the gateways IPAM left open (the first address of the subnet), and the default routes."""
-    if conf.ipam and not ipam.ips:
-        raise CNIError(
-            KERNEL_REFUSED, "IPAM plugin returned missing IP config", f'ipam.type is "{conf.ipam}"'
-        )
+    if conf.ipam:
+        container.require_ips(ipam, conf.ipam)
     ips = ipam.ips
     if conf.is_gateway:
         ips = tuple(
@@ -314,46 +219,14 @@ def _with_gateways(conf: BridgeConf, ipam: Result) -> Result:
 
 def _delete(args: Args) -> None:
     """The link first: an address that is free again must not be in use any more."""
-    _delete_link(args)
-    ipam = args.conf.get("ipam") or {}
-    if ipam.get("type"):
-        delegate(ipam["type"], args, "DEL")
+    veth.delete_pair(args)
+    container.delegate_delete(args)
     _unmasquerade(args)
 
 
 def _unmasquerade(args: Args) -> None:
     if args.conf.get("ipMasq"):
         masquerade.remove(args.name, args.ifname, args.container_id)
-
-
-def _delete_link(args: Args) -> None:
-    previous = args.prev_result()
-    known = previous.interfaces[1] if previous and len(previous.interfaces) > 1 else None
-    try:
-        if not args.netns:
-            raise FileNotFoundError
-        with Netlink(args.netns) as inside:
-            container = inside.link_find(args.ifname)
-            if container is None:
-                return
-            if not (known and _delete_host_end(known, container.peer_index)):
-                inside.link_del(container.index, missing_ok=True)
-    except FileNotFoundError:
-        # With its namespace the pair goes too, but not before the last process in there has ended.
-        if known:
-            _delete_host_end(known, None)
-
-
-def _delete_host_end(known: Interface, index: int | None) -> bool:
-    """Delete the pair by its host end, where deletions can be grouped, if it surely is the result's."""
-    if known.sandbox or not known.name.startswith("veth"):
-        return False
-    with Netlink() as host:
-        link = host.link_find(known.name)
-    if link is None or link.kind != "veth" or link.mac != known.mac or index not in (None, link.index):
-        return False
-    remove_link(link.index)
-    return True
 
 
 def _check(args: Args) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from podling.cni.types import DNS, UNSUPPORTED_FIELD, Args, CNIError, ConfigError
+from podling.cni.plugins.options import Options
+from podling.cni.types import DNS, UNSUPPORTED_FIELD, Args, CNIError
 from podling.linux.record import record
 
 TYPE_CHECKING = False
@@ -37,19 +38,9 @@ class BridgeConf:
 
 def parse(args: Args) -> BridgeConf:
     """`CNIError` with INVALID_CONFIG, or UNSUPPORTED_FIELD for options we must not silently ignore."""
-    raw, faults = args.conf, []
-
-    def get(key: str, kind: type, default: Any) -> Any:
-        value = raw.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            faults.append(f"{key}: must be {_KINDS[kind]}, not {value!r}")
-            return default
-        return value
-
+    options = Options(args)
+    get = options.get
     is_default_gateway = get("isDefaultGateway", bool, False)
-    ipam = get("ipam", dict, {})
     conf = BridgeConf(
         bridge=get("bridge", str, "") or DEFAULT_BRIDGE,
         is_gateway=get("isGateway", bool, False) or is_default_gateway,
@@ -63,22 +54,19 @@ def parse(args: Args) -> BridgeConf:
         vlan=get("vlan", int, 0),
         preserve_default_vlan=get("preserveDefaultVlan", bool, True),
         container_interface_up=not get("disableContainerInterface", bool, False),
-        ipam=str(ipam.get("type", "")),
-        mac=_mac(args, raw),
-        dns=DNS.from_json(get("dns", dict, {})),
+        ipam=options.ipam,
+        mac=options.mac,
+        dns=options.dns,
     )
-    faults += _faults(conf)
-    if faults:
-        raise ConfigError("invalid bridge configuration: " + "; ".join(faults))
-    _refuse_unsupported(raw)
+    for wrong, text in _faults(conf):
+        options.refuse(wrong, text)
+    options.end("bridge")
+    _refuse_unsupported(args.conf)
     return conf
 
 
-_KINDS = {bool: "true or false", int: "a number", str: "a string", dict: "an object"}
-
-
-def _faults(conf: BridgeConf) -> list[str]:
-    checks = (
+def _faults(conf: BridgeConf) -> tuple[tuple[object, str], ...]:
+    return (
         (not 0 <= conf.vlan <= VLAN_MAX, f"invalid VLAN ID {conf.vlan} (must be between 0 and {VLAN_MAX})"),
         (conf.mtu < 0, f"invalid MTU {conf.mtu}"),
         (
@@ -98,7 +86,6 @@ def _faults(conf: BridgeConf) -> list[str]:
             "vlan: a gateway inside a VLAN is not offered; set isGateway false",
         ),
     )
-    return [text for wrong, text in checks if wrong]
 
 
 def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
@@ -113,10 +100,3 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
         raise CNIError(
             UNSUPPORTED_FIELD, f"bridge: ipMasqBackend {backend!r} is not supported", 'use "nftables"'
         )
-
-
-def _mac(args: Args, raw: Mapping[str, Any]) -> str:
-    """The last one given counts: CNI_ARGS `MAC`, `args.cni.mac`, the capability `mac`."""
-    runtime = (raw.get("runtimeConfig") or {}).get("mac")
-    convention = ((raw.get("args") or {}).get("cni") or {}).get("mac")
-    return str(runtime or convention or args.cni_args.get("MAC", ""))

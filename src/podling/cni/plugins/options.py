@@ -1,0 +1,65 @@
+"""Reading a plugin's options from its configuration; all faults are reported at once.
+
+options = Options(args)
+mtu = options.get("mtu", int, 0)
+options.refuse(mtu < 0, f"invalid MTU {mtu}")
+options.end("ptp")  # raises ConfigError with everything that is wrong
+"""
+
+from __future__ import annotations
+
+from podling.cni.types import DNS, ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    from podling.cni.types import Args
+
+    T = TypeVar("T")
+
+_KINDS = {bool: "true or false", int: "a number", str: "a string", dict: "an object"}
+
+
+class Options:
+    """The options of one call. What is null counts as absent, as it does to the reference plugins."""
+
+    def __init__(self, args: Args) -> None:
+        self._args = args
+        self._faults: list[str] = []
+
+    def get(self, key: str, kind: type[T], default: T) -> T:
+        """The option, or the default when it is absent or (a fault) of another type."""
+        value = self._args.conf.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            self._faults.append(f"{key}: must be {_KINDS[kind]}, not {value!r}")
+            return default
+        return value
+
+    def refuse(self, wrong: object, text: str) -> None:
+        if wrong:
+            self._faults.append(text)
+
+    def end(self, plugin: str) -> None:
+        """`ConfigError` when there was any fault."""
+        if self._faults:
+            raise ConfigError(f"invalid {plugin} configuration: " + "; ".join(self._faults))
+
+    @property
+    def ipam(self) -> str:
+        """The IPAM plugin's type; empty when none is configured."""
+        return str(self.get("ipam", dict, {}).get("type", ""))
+
+    @property
+    def dns(self) -> DNS:
+        return DNS.from_json(self.get("dns", dict, {}))
+
+    @property
+    def mac(self) -> str:
+        """The last one given counts: CNI_ARGS `MAC`, `args.cni.mac`, the capability `mac`."""
+        raw: Any = self._args.conf
+        runtime = (raw.get("runtimeConfig") or {}).get("mac")
+        convention = ((raw.get("args") or {}).get("cni") or {}).get("mac")
+        return str(runtime or convention or self._args.cni_args.get("MAC", ""))

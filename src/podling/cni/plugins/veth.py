@@ -1,0 +1,83 @@
+"""Veth pairs between a container and its node: made with one message, deleted together where possible.
+
+Shared by bridge and ptp, which differ in what they do with the host end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from podling.cni.types import KERNEL_REFUSED, CNIError, ConfigError
+from podling.linux.netlink import Netlink, NetlinkError
+from podling.linux.netlink.removal import remove_link
+from podling.linux.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from podling.cni.types import Args, Interface
+    from podling.linux.netlink import Link
+
+NAME_ATTEMPTS = 10  # for a host end's random name; two in a row taken would already be a wonder
+
+
+@record
+class Pair:
+    """A veth pair that has been made."""
+
+    host: str  # names in our requests can mean nothing else once the kernel has given us this one
+    container: Link
+
+
+def make_pair(args: Args, *, host: Netlink, inside: Netlink, netns: int, mtu: int = 0, mac: str = "") -> Pair:
+    """Both ends down, the container's named by CNI_IFNAME. `mtu` 0 is the kernel's default."""
+    for _ in range(NAME_ATTEMPTS):
+        name = "veth" + os.urandom(4).hex()
+        try:
+            host.link_add_veth(name, args.ifname, peer_netns_fd=netns, mtu=mtu or None, peer_mac=mac or None)
+        except ValueError as err:
+            raise ConfigError(f"invalid mac: {err}") from err
+        except NetlinkError as err:
+            if err.errno != errno.EEXIST:
+                raise
+            if inside.link_find(args.ifname) is not None:
+                raise CNIError(
+                    KERNEL_REFUSED,
+                    f"container veth name ({args.ifname}) already exists in {args.netns}",
+                    "DEL the earlier attachment, or pass another CNI_IFNAME",
+                ) from err
+            continue
+        return Pair(host=name, container=inside.link_get(args.ifname))
+    raise CNIError(KERNEL_REFUSED, f"no free name for a veth in {NAME_ATTEMPTS} attempts")
+
+
+def delete_pair(args: Args) -> None:
+    """Delete the container's pair, if it has one; works without the namespace when prevResult is there."""
+    previous = args.prev_result()
+    known = None
+    if previous is not None:
+        hosts = [i for i in previous.interfaces if not i.sandbox and i.name.startswith("veth")]
+        known = hosts[0] if hosts else None
+    try:
+        if not args.netns:
+            raise FileNotFoundError
+        with Netlink(args.netns) as inside:
+            container = inside.link_find(args.ifname)
+            if container is None or container.kind != "veth":
+                return
+            if not (known and _delete_host_end(known, container.peer_index)):
+                inside.link_del(container.index, missing_ok=True)
+    except FileNotFoundError:
+        # With its namespace the pair goes too, but not before the last process in there has ended.
+        if known:
+            _delete_host_end(known, None)
+
+
+def _delete_host_end(known: Interface, index: int | None) -> bool:
+    """Delete the pair by its host end, where deletions can be grouped, if it surely is the result's."""
+    with Netlink() as host:
+        link = host.link_find(known.name)
+    if link is None or link.kind != "veth" or link.mac != known.mac or index not in (None, link.index):
+        return False
+    remove_link(link.index)
+    return True
