@@ -128,20 +128,24 @@ def _stop_signal(config: cri.ContainerConfig, image: ImageRecord) -> int:
         name = image.run_config.stop_signal or "SIGTERM"
     try:
         return signal_number(name)
-    except ValueError as err:
+    except InvalidSignalError as err:
         raise CRIError(Code.INVALID_ARGUMENT, f"invalid stop signal {name!r}") from err
 
 
+class InvalidSignalError(ValueError):
+    """Not the name or number of a signal."""
+
+
 def signal_number(name: str) -> int:
-    """`SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`. Raises ValueError."""
-    if name.isdecimal():
-        return int(signal.Signals(int(name)))
+    """`SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`. Raises `InvalidSignalError`."""
     base, sign, offset = name.upper().removeprefix("SIG").partition("-" if "-" in name else "+")
     try:
+        if name.isdecimal():
+            return int(signal.Signals(int(name)))
         number = int(signal.Signals[f"SIG{base}"])
-    except KeyError:
-        raise ValueError(name) from None
-    return number + int(f"{sign}{offset}") if sign else number
+        return number + int(f"{sign}{offset}") if sign else number
+    except (KeyError, ValueError):
+        raise InvalidSignalError(name) from None
 
 
 def _log_path(sandbox: cri.PodSandboxConfig, config: cri.ContainerConfig) -> str:
