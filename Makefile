@@ -22,7 +22,7 @@ demo: setup ## the story: a cluster, a pod, its pause container, two nodes
 
 # Fetched before the tests, because they run where nothing can be fetched: kubectl old and new, the images.
 fetched: setup
-	@$(SUDO) $(BIN)/python -m podling.testing.kubectl 1.27 1.37
+	@$(SUDO) $(BIN)/python -m podling.machine.kubectl 1.27 1.37
 	@$(SUDO) $(BIN)/podling image demo
 
 test: fetched ## all tests: unit, kernel, e2e
@@ -34,7 +34,7 @@ unit: setup ## the fast ones, no root
 lint: setup ## formatting, lint, layers
 	$(BIN)/ruff format --check src tests bench tools
 	$(BIN)/ruff check src tests bench tools
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 types: setup ## mypy, strict
 	$(BIN)/mypy

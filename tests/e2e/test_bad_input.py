@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from e2e.shorthand import container_status, events, gone, inside, ready, wait_event
+from podling.machine.kubectl import kubectl_path
 from podling.testing.cluster import PodlingCluster, busybox, eventually, pod
-from podling.testing.kubectl import kubectl_path
 
 MIB = 1 << 20
 

@@ -22,8 +22,8 @@ from kubernetes.stream import portforward, stream
 
 from e2e.shorthand import inside, ready
 from e2e.terminal import Terminal
+from podling.machine.kubectl import KubectlNotFoundError, kubectl_path
 from podling.testing.cluster import PodlingCluster, busybox, eventually, pod
-from podling.testing.kubectl import KubectlNotFoundError, kubectl_path
 
 # The Python client leaves the sockets of its streams to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")

@@ -17,8 +17,8 @@ import yaml
 
 from e2e.shorthand import events, gone, inside, ready, wait_event
 from e2e.terminal import Terminal
+from podling.machine.kubectl import kubectl_path
 from podling.testing.cluster import PodlingCluster, busybox, eventually, pod
-from podling.testing.kubectl import kubectl_path
 
 Kubectl = Callable[..., str]
 

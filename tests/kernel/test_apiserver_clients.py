@@ -18,9 +18,9 @@ from kernel.apiserver_local import LOOPBACK, Cluster
 from kernel.streaming_local import LocalBackend, serving
 from podling.client.streamproxy import proxy_upgrade
 from podling.machine import pki
+from podling.machine.kubectl import KubectlNotFoundError, kubectl_path
 from podling.runtime.cri import messages as cri
 from podling.runtime.streaming.server import StreamingServer
-from podling.testing.kubectl import KubectlNotFoundError, kubectl_path
 
 STREAMS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
 PODS = "/api/v1/namespaces/default/pods"

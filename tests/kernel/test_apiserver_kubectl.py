@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel.apiserver_local import Cluster, Ran
-from podling.testing.kubectl import KubectlNotFoundError, kubectl_path
+from podling.machine.kubectl import KubectlNotFoundError, kubectl_path
 
 Kubectl = Callable[..., Awaitable[Ran]]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kernel.streaming_local import Certificates, Chain, chain, make_certificates
-from podling.testing.kubectl import KubectlNotFoundError, kubectl_path
+from podling.machine.kubectl import KubectlNotFoundError, kubectl_path
 
 STDIN_BYTES = 50 * 1024 * 1024
 

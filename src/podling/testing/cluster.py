@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from podling.testing.kubectl import kubectl_path
+from podling.machine.kubectl import kubectl_path
 
 T = TypeVar("T")
 
@@ -57,7 +57,11 @@ class PodlingCluster:
         }
 
     def __enter__(self) -> PodlingCluster:
-        self.podling("up", "--workers", str(self.workers), *self.options)
+        try:
+            self.podling("up", "--workers", str(self.workers), *self.options)
+        except BaseException:
+            self._home.cleanup()
+            raise
         return self
 
     def __exit__(

