@@ -26,6 +26,9 @@ _NODE_TAINTS: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unrea
 _TOLERATION_SECONDS: Final = 300
 _CLIENT_IP_TIMEOUT_SECONDS: Final = 10_800
 _TOKEN_EXPIRATION_SECONDS: Final = 3600
+_ROLLING_SHARE: Final = "25%"
+_REVISION_HISTORY: Final = 10
+_PROGRESS_DEADLINE_SECONDS: Final = 600
 
 
 def apply_defaults(kind: str, obj: Object) -> None:
@@ -42,6 +45,10 @@ def initial_status(kind: str, obj: Object) -> Object | None:
             return {"phase": "Pending", "qosClass": qos_class(obj)}
         case "Namespace":
             return {"phase": "Active"}
+        case "PersistentVolume" | "PersistentVolumeClaim":
+            return {"phase": "Pending"}
+        case "ReplicaSet" | "ReplicationController":
+            return {"replicas": 0}
         case "Service":
             return {"loadBalancer": {}}
         case _:
@@ -222,7 +229,69 @@ def _volume(volume: Object) -> None:
         image["pullPolicy"] = pull_policy(image.get("reference", ""))
 
 
+# Kinds that make pods
+
+
+def _replication_controller(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    _template(spec)
+    labels = (spec.get("template", {}).get("metadata") or {}).get("labels")
+    if labels:
+        if not spec.get("selector"):
+            spec["selector"] = dict(labels)
+        metadata = obj.setdefault("metadata", {})
+        if not metadata.get("labels"):
+            metadata["labels"] = dict(labels)
+
+
+def _replica_set(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    _template(spec)
+
+
+def _deployment(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    strategy = spec.setdefault("strategy", {})
+    _set(strategy, "type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", _ROLLING_SHARE)
+        rolling.setdefault("maxSurge", _ROLLING_SHARE)
+    spec.setdefault("revisionHistoryLimit", _REVISION_HISTORY)
+    spec.setdefault("progressDeadlineSeconds", _PROGRESS_DEADLINE_SECONDS)
+    _template(spec)
+
+
+def _template(spec: Object) -> None:
+    template = spec.get("template")
+    if template:
+        default_pod_spec(template.setdefault("spec", {}))
+
+
 # Other kinds
+
+
+def _endpoint_slice(obj: Object) -> None:
+    for port in obj.get("ports", ()):
+        port.setdefault("name", "")
+        _set(port, "protocol", "TCP")
+
+
+def _persistent_volume(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    _set(spec, "persistentVolumeReclaimPolicy", "Retain")
+    spec.setdefault("volumeMode", "Filesystem")
+    if "hostPath" in spec:
+        spec["hostPath"].setdefault("type", "")
+    _set(obj.setdefault("status", {}), "phase", "Pending")
+
+
+def _persistent_volume_claim(obj: Object) -> None:
+    obj.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+    _set(obj.setdefault("status", {}), "phase", "Pending")
 
 
 def _service(obj: Object) -> None:
@@ -291,10 +360,16 @@ def _set(holder: Object, key: str, value: Any) -> None:
 
 
 _DEFAULTS: Final[dict[str, Callable[[Object], None]]] = {
+    "Deployment": _deployment,
+    "EndpointSlice": _endpoint_slice,
     "Endpoints": _endpoints,
     "Namespace": _namespace,
     "Node": _node,
+    "PersistentVolume": _persistent_volume,
+    "PersistentVolumeClaim": _persistent_volume_claim,
     "Pod": _pod,
+    "ReplicaSet": _replica_set,
+    "ReplicationController": _replication_controller,
     "Secret": _secret,
     "Service": _service,
 }

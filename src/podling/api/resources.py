@@ -7,9 +7,12 @@ what both must agree on is public knowledge: group, version, plural and scope.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
-from podling.api import coordination_v1, core_v1, meta_v1
+import msgspec
+
+from podling.api import apps_v1, coordination_v1, core_v1, discovery_v1, meta_v1
 
 
 class Object(Protocol):
@@ -49,13 +52,40 @@ RESOURCES: dict[type, ResourceInfo] = {
     core_v1.Event: _core("events"),
     core_v1.Namespace: _core("namespaces", namespaced=False),
     core_v1.Node: _core("nodes", namespaced=False),
+    core_v1.PersistentVolume: _core("persistentvolumes", namespaced=False),
+    core_v1.PersistentVolumeClaim: _core("persistentvolumeclaims"),
     core_v1.Pod: _core("pods"),
+    core_v1.ReplicationController: _core("replicationcontrollers"),
     core_v1.Secret: _core("secrets"),
     core_v1.Service: _core("services"),
     core_v1.ServiceAccount: _core("serviceaccounts"),
+    apps_v1.ControllerRevision: ResourceInfo("apps", "v1", "controllerrevisions", namespaced=True),
+    apps_v1.Deployment: ResourceInfo("apps", "v1", "deployments", namespaced=True),
+    apps_v1.ReplicaSet: ResourceInfo("apps", "v1", "replicasets", namespaced=True),
     coordination_v1.Lease: ResourceInfo("coordination.k8s.io", "v1", "leases", namespaced=True),
+    discovery_v1.EndpointSlice: ResourceInfo("discovery.k8s.io", "v1", "endpointslices", namespaced=True),
 }
+_PARTIAL: dict[type, type] = {}
+"""The whole kind behind each metadata-only one."""
 
 
 def info(kind: type) -> ResourceInfo:
-    return RESOURCES[kind]
+    return RESOURCES[_PARTIAL.get(kind, kind)]
+
+
+@cache
+def metadata_only(kind: type) -> type[Any]:
+    """A type of the same resource that has nothing but metadata: what it does not know is not decoded."""
+    whole: Any = kind()
+    made = msgspec.defstruct(
+        f"Partial{kind.__name__}",
+        [
+            ("api_version", str, msgspec.field(default_factory=lambda: whole.api_version)),
+            ("kind", str, msgspec.field(default_factory=lambda: whole.kind)),
+            ("metadata", meta_v1.ObjectMeta, msgspec.field(default_factory=meta_v1.ObjectMeta)),
+        ],
+        kw_only=True,
+        rename="camel",
+    )
+    _PARTIAL[made] = kind
+    return made

@@ -163,6 +163,23 @@ def _check(path: str, value: str, faults: list[str]) -> None:
         raise SelectorError(f'{path}: Invalid value: "{value}": {"; ".join(faults)}')
 
 
+def format_label_selector(selector: Mapping[str, Any]) -> str:
+    """Write a selector that is plain JSON as kubectl takes it: `app=web,tier in (back,front)`."""
+    parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    for expression in selector.get("matchExpressions") or ():
+        key, values = expression.get("key", ""), ",".join(sorted(expression.get("values") or ()))
+        match expression.get("operator"):
+            case "In":
+                parts.append((key, f"{key} in ({values})"))
+            case "NotIn":
+                parts.append((key, f"{key} notin ({values})"))
+            case "Exists":
+                parts.append((key, key))
+            case "DoesNotExist":
+                parts.append((key, f"!{key}"))
+    return ",".join(text for _, text in sorted(parts))
+
+
 def match_label_selector(selector: LabelSelector | None, labels: Mapping[str, str] | None) -> bool:
     """Say whether `labels` match: no selector matches nothing, an empty one everything."""
     if selector is None:

@@ -58,4 +58,13 @@ def parse_delete(body: Object, request: Request, *, dry_run: bool) -> DeleteOpti
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
         dry_run=dry_run,
+        propagation=policy or _old_policy(body, request),
     )
+
+
+def _old_policy(body: Object, request: Request) -> str:
+    """The policy as `orphanDependents` says it, which propagationPolicy replaced."""
+    orphan = body.get("orphanDependents")
+    if orphan is None and request.query.get("orphanDependents"):
+        orphan = request.query.flag("orphanDependents")
+    return "" if orphan is None else "Orphan" if orphan else "Background"

@@ -23,6 +23,8 @@ from podling.apiserver.objects import Object
 from podling.apiserver.resource import Resource
 from podling.store.interface import Entry, RevisionConflictError, WriteFailedError
 
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
 GENERATE_ATTEMPTS = 8
 """Tries to find a free name for generateName, as upstream's."""
 
@@ -240,6 +242,8 @@ class DeleteOptions:
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
+    propagation: str = ""
+    """What becomes of dependents: Orphan, Background, Foreground; empty: as the kind has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +264,8 @@ async def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> De
         obj = objects.from_entry(entry)
         _check_preconditions(target, obj, options)
         resource.strategy.check_delete(obj)
-        marked = _mark_deleted(resource, obj, options)
+        marked = _set_propagation(resource, obj, options)
+        marked = _mark_deleted(resource, obj, options) or marked
         gone = _finished(resource, obj)
         if options.dry_run or not (marked or gone):
             await store.settle()
@@ -292,6 +297,35 @@ def _check_preconditions(target: Target, obj: Object, options: DeleteOptions) ->
             f"ResourceVersion in record ({metadata['resourceVersion']}). The object might have been modified"
         )
         raise errors.conflict(resource.qualified, target.name, why)
+
+
+def _set_propagation(resource: Resource, obj: Object, options: DeleteOptions) -> bool:
+    """Have the garbage collector come before the object goes; False when it was to come already.
+
+    It takes the finalizer away when the dependents are let go, or gone. Without one it looks for them
+    afterwards (Kubernetes concepts, "Garbage Collection").
+    """
+    metadata = obj["metadata"]
+    finalizers = metadata.get("finalizers") or []
+    wanted = [f for f in finalizers if f not in (ORPHAN, FOREGROUND)]
+    match options.propagation:
+        case "Orphan":
+            wanted.append(ORPHAN)
+        case "Foreground":
+            wanted.append(FOREGROUND)
+        case "Background":
+            pass
+        case _ if ORPHAN in finalizers or FOREGROUND in finalizers:
+            return False
+        case _ if resource.strategy.orphans_by_default:
+            wanted.append(ORPHAN)
+    if wanted == finalizers:
+        return False
+    if wanted:
+        metadata["finalizers"] = wanted
+    else:
+        metadata.pop("finalizers", None)
+    return True
 
 
 def _mark_deleted(resource: Resource, obj: Object, options: DeleteOptions) -> bool:

@@ -35,6 +35,8 @@ class Strategy:
     """PUT of an object that is not there creates it."""
     unconditional_update = True
     """PUT may leave the resourceVersion out."""
+    orphans_by_default = False
+    """A DELETE that does not say what becomes of dependents leaves them be."""
     returns_deleted = False
     """DELETE answers with the object it removed, not with a Status."""
 

@@ -20,6 +20,7 @@ from podling.apiserver.handlers import (
     log,
     patch,
     reviews,
+    scale,
     streams,
     update,
     watch,
@@ -38,6 +39,12 @@ from podling.apiserver.strategies.simple import (
     NodeStrategy,
     ServiceAccountStrategy,
 )
+from podling.apiserver.strategies.workloads import (
+    DeploymentStrategy,
+    EndpointSliceStrategy,
+    ReplicationControllerStrategy,
+    StatusStrategy,
+)
 
 VERBS: Mapping[str, Handler] = {
     "get": get.handle,
@@ -52,6 +59,13 @@ VERBS: Mapping[str, Handler] = {
 """What every kind does with a verb, unless its declaration says otherwise."""
 
 _STATUS = Subresource(verbs={verb: VERBS[verb] for verb in ("get", "patch", "update")})
+
+_SCALE = Subresource(
+    verbs={"get": scale.handle_get, "patch": scale.handle_patch, "update": scale.handle_update},
+    kind="Scale",
+    group="autoscaling",
+    version="v1",
+)
 
 
 def _stream(handler: Handler, kind: str) -> Subresource:
@@ -112,8 +126,62 @@ _CORE = (
         strategy=ServiceStrategy(),
         subresources={"status": _STATUS},
     ),
+    Resource(
+        kind="ReplicationController",
+        plural="replicationcontrollers",
+        short_names=("rc",),
+        categories=("all",),
+        strategy=ReplicationControllerStrategy("ReplicationController"),
+        subresources={"scale": _SCALE, "status": _STATUS},
+    ),
+    Resource(
+        kind="PersistentVolume",
+        plural="persistentvolumes",
+        namespaced=False,
+        short_names=("pv",),
+        strategy=StatusStrategy("PersistentVolume", generation=False),
+        subresources={"status": _STATUS},
+    ),
+    Resource(
+        kind="PersistentVolumeClaim",
+        plural="persistentvolumeclaims",
+        short_names=("pvc",),
+        strategy=StatusStrategy("PersistentVolumeClaim", generation=False),
+        subresources={"status": _STATUS},
+    ),
     Resource(kind="Endpoints", plural="endpoints", short_names=("ep",), strategy=EndpointsStrategy()),
     Resource(kind="Event", plural="events", short_names=("ev",), strategy=EventStrategy()),
+)
+
+_APPS = (
+    Resource(
+        kind="Deployment",
+        plural="deployments",
+        group="apps",
+        short_names=("deploy",),
+        categories=("all",),
+        strategy=DeploymentStrategy("Deployment"),
+        subresources={"scale": _SCALE, "status": _STATUS},
+    ),
+    Resource(
+        kind="ReplicaSet",
+        plural="replicasets",
+        group="apps",
+        short_names=("rs",),
+        categories=("all",),
+        strategy=StatusStrategy("ReplicaSet"),
+        subresources={"scale": _SCALE, "status": _STATUS},
+    ),
+    Resource(kind="ControllerRevision", plural="controllerrevisions", group="apps"),
+)
+
+_DISCOVERY = (
+    Resource(
+        kind="EndpointSlice",
+        plural="endpointslices",
+        group="discovery.k8s.io",
+        strategy=EndpointSliceStrategy(),
+    ),
 )
 
 _COORDINATION = (
@@ -151,7 +219,14 @@ _EXTENSIONS = (
     ),
 )
 
-RESOURCES: tuple[Resource, ...] = (*_CORE, *_COORDINATION, *_REVIEWS, *_EXTENSIONS)
+RESOURCES: tuple[Resource, ...] = (
+    *_CORE,
+    *_APPS,
+    *_COORDINATION,
+    *_DISCOVERY,
+    *_REVIEWS,
+    *_EXTENSIONS,
+)
 
 
 def by_path() -> dict[tuple[str, str, str], Resource]:

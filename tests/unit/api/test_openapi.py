@@ -13,7 +13,7 @@ def get(path, accept=""):
 
 def test_the_index_names_a_document_for_every_group_version():
     paths = get("/openapi/v3")["paths"]
-    assert sorted(paths) == ["api/v1", "apis/coordination.k8s.io/v1"]
+    assert {"api/v1", "apis/apps/v1", "apis/coordination.k8s.io/v1"} <= set(paths)
     for name, entry in paths.items():
         path, _, query = entry["serverRelativeURL"].partition("?")
         assert path == f"/openapi/v3/{name}"
@@ -22,7 +22,7 @@ def test_the_index_names_a_document_for_every_group_version():
 
 
 def test_there_are_no_other_documents():
-    for path in ("/openapi", "/openapi/v1", "/openapi/v3/apis/apps/v1", "/openapi/v3/"):
+    for path in ("/openapi", "/openapi/v1", "/openapi/v3/apis/apps/v2", "/openapi/v3/"):
         assert openapi.document(path) is None
 
 

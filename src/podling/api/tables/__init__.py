@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from podling.api.tables.columns import Object, Table
-from podling.api.tables.network import ENDPOINTS, SERVICES
+from podling.api.tables.network import ENDPOINT_SLICES, ENDPOINTS, SERVICES
 from podling.api.tables.nodes import NODES
 from podling.api.tables.others import (
     ANY,
@@ -21,18 +21,32 @@ from podling.api.tables.others import (
     SECRETS,
     SERVICE_ACCOUNTS,
 )
+from podling.api.tables.persistent import CLAIMS, PERSISTENT_VOLUMES
 from podling.api.tables.pods import PODS, Summary, summarize
+from podling.api.tables.workloads import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    REPLICA_SETS,
+    REPLICATION_CONTROLLERS,
+)
 
 __all__ = ["Summary", "columns", "row_cells", "summarize"]
 
 _TABLES: Final[dict[str, Table]] = {
     "ConfigMap": CONFIG_MAPS,
+    "ControllerRevision": CONTROLLER_REVISIONS,
+    "Deployment": DEPLOYMENTS,
+    "EndpointSlice": ENDPOINT_SLICES,
     "Endpoints": ENDPOINTS,
     "Event": EVENTS,
     "Lease": LEASES,
     "Namespace": NAMESPACES,
     "Node": NODES,
+    "PersistentVolume": PERSISTENT_VOLUMES,
+    "PersistentVolumeClaim": CLAIMS,
     "Pod": PODS,
+    "ReplicaSet": REPLICA_SETS,
+    "ReplicationController": REPLICATION_CONTROLLERS,
     "Secret": SECRETS,
     "Service": SERVICES,
     "ServiceAccount": SERVICE_ACCOUNTS,

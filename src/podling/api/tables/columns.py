@@ -14,6 +14,8 @@ Cells = list[Any]
 
 NONE: Final = "<none>"
 UNKNOWN: Final = "<unknown>"
+UNSET: Final = "<unset>"
+_FEW: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +72,10 @@ def since(text: str | None, now: datetime) -> str:
 def pairs(labels: Object | None) -> str:
     """Write labels as `a=b,c=d`, `<none>` for none."""
     return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or NONE
+
+
+def few(texts: Sequence[str]) -> str:
+    """Write the first three, and how many more; `<unset>` for none."""
+    shown = ",".join(texts[:_FEW])
+    more = len(texts) - _FEW
+    return f"{shown} + {more} more..." if more > 0 else shown or UNSET

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from podling.api.tables.columns import AGE, NAME, NONE, Cells, Object, Table, age, column, name, pairs
+from podling.api.tables.columns import (
+    AGE,
+    NAME,
+    NONE,
+    Cells,
+    Object,
+    Table,
+    age,
+    column,
+    few,
+    name,
+    pairs,
+)
 
 _MOST_ENDPOINTS: Final = 3
 
@@ -87,4 +100,41 @@ def _join(address: str, port: int | None) -> str:
 ENDPOINTS: Final = Table(
     columns=(NAME, column("Endpoints", "The set of all endpoints is the union of all subsets."), AGE),
     cells=_endpoints_cells,
+)
+
+
+def _slice_cells(endpoint_slice: Object, now: datetime) -> Cells:
+    return [
+        name(endpoint_slice),
+        endpoint_slice.get("addressType", ""),
+        _slice_ports(endpoint_slice.get("ports") or ()),
+        few([a for e in endpoint_slice.get("endpoints") or () for a in e.get("addresses") or ()]),
+        age(endpoint_slice, now),
+    ]
+
+
+def _slice_ports(ports: Sequence[Object]) -> str:
+    # With names when there is more than one; a port without a number is any.
+    shown = [
+        f"{port['name']}:{port.get('port', '*')}"
+        if port.get("name") and len(ports) > 1
+        else str(port.get("port", "*"))
+        for port in ports
+    ]
+    return few(shown)
+
+
+ENDPOINT_SLICES: Final = Table(
+    columns=(
+        NAME,
+        column("AddressType", "addressType specifies the type of address carried by this EndpointSlice."),
+        column(
+            "Ports",
+            "ports specifies the list of network ports exposed by each endpoint in this slice. Each port "
+            "must have a unique name.",
+        ),
+        column("Endpoints", "endpoints is a list of unique endpoints in this slice."),
+        AGE,
+    ),
+    cells=_slice_cells,
 )

@@ -21,8 +21,16 @@ from podling.api.validation.config import (
 from podling.api.validation.faults import Faults, FieldError, Object
 from podling.api.validation.meta import check_metadata
 from podling.api.validation.node import check_node, check_node_update
+from podling.api.validation.persistent import (
+    check_claim,
+    check_claim_update,
+    check_persistent_volume,
+    check_persistent_volume_update,
+)
 from podling.api.validation.pod import check_pod, check_pod_update
 from podling.api.validation.service import (
+    check_endpoint_slice,
+    check_endpoint_slice_update,
     check_endpoints,
     check_endpoints_update,
     check_service,
@@ -36,26 +44,50 @@ from podling.api.validation.small import (
     check_namespace,
     check_service_account,
 )
+from podling.api.validation.workloads import (
+    check_controller_revision,
+    check_controller_revision_update,
+    check_deployment,
+    check_deployment_update,
+    check_replica_set,
+    check_replica_set_update,
+    check_replication_controller,
+    check_replication_controller_update,
+)
 
 __all__ = ["FieldError", "validate_create", "validate_update"]
 
 _CREATE: Final[dict[str, Callable[[Object, Faults], None]]] = {
     "ConfigMap": check_config_map,
+    "ControllerRevision": check_controller_revision,
+    "Deployment": check_deployment,
+    "EndpointSlice": check_endpoint_slice,
     "Endpoints": check_endpoints,
     "Event": check_event,
     "Lease": check_lease,
     "Namespace": check_namespace,
     "Node": check_node,
+    "PersistentVolume": check_persistent_volume,
+    "PersistentVolumeClaim": check_claim,
     "Pod": check_pod,
+    "ReplicaSet": check_replica_set,
+    "ReplicationController": check_replication_controller,
     "Secret": check_secret,
     "Service": check_service,
     "ServiceAccount": check_service_account,
 }
 _UPDATE: Final[dict[str, Callable[[Object, Object, Faults], None]]] = {
     "ConfigMap": check_config_map_update,
+    "ControllerRevision": check_controller_revision_update,
+    "Deployment": check_deployment_update,
+    "EndpointSlice": check_endpoint_slice_update,
     "Endpoints": check_endpoints_update,
     "Lease": check_lease_update,
     "Node": check_node_update,
+    "PersistentVolume": check_persistent_volume_update,
+    "PersistentVolumeClaim": check_claim_update,
+    "ReplicaSet": check_replica_set_update,
+    "ReplicationController": check_replication_controller_update,
     "Secret": check_secret_update,
     "Service": check_service_update,
 }

@@ -64,6 +64,11 @@ def too_long(path: str, limit_bytes: int) -> FieldError:
     return FieldError(field=path, reason="FieldValueTooLong", message=message)
 
 
+def too_many(path: str, actual: int, limit: int) -> FieldError:
+    message = f"Too many: {actual}: must have at most {limit} items"
+    return FieldError(field=path, reason="FieldValueTooMany", message=message)
+
+
 def show(value: Any) -> str:
     """Write a value as it stands in a fault: text quoted, the rest as JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -61,6 +61,15 @@ def check_metadata_update(new: Object, old: Object, faults: Faults) -> None:
     _check_contents(new, "metadata", faults)
 
 
+def check_template_metadata(metadata: Object, path: str, faults: Faults) -> None:
+    """Check the metadata of a pod template at `path`, which has no name of its own."""
+    if "labels" in metadata:
+        # Upstream leaves `metadata` out of these paths.
+        check_labels(metadata["labels"], f"{path}.labels", faults)
+    if "annotations" in metadata:
+        _check_annotations(metadata["annotations"], f"{path}.annotations", faults)
+
+
 def _check_contents(metadata: Object, path: str, faults: Faults) -> None:
     if "labels" in metadata:
         check_labels(metadata["labels"], f"{path}.labels", faults)

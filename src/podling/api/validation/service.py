@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Final
 
 from podling.api import names
 from podling.api.validation.container import PROTOCOLS
 from podling.api.validation.faults import (
+    IMMUTABLE,
     Faults,
     Object,
     check_choice,
@@ -15,6 +17,8 @@ from podling.api.validation.faults import (
     forbidden,
     invalid,
     required,
+    same,
+    too_many,
     unsupported,
 )
 from podling.api.validation.meta import check_labels, check_metadata, check_metadata_update
@@ -23,6 +27,9 @@ from podling.api.validation.probe import check_port
 _TYPES: Final = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _POLICIES: Final = ("Cluster", "Local")
 _MAX_TIMEOUT_SECONDS: Final = 86_400
+_ADDRESS_TYPES: Final = ("FQDN", "IPv4", "IPv6")
+_MAX_ENDPOINTS: Final = 1000
+_MAX_ADDRESSES: Final = 100
 
 
 def check_service(obj: Object, faults: Faults) -> None:
@@ -157,3 +164,52 @@ def _check_subsets(obj: Object, faults: Faults) -> None:
                 faults.append(required(f"{path}.name"))
             check_text(f"{path}.port", number, names.check_port_number(number), faults)
             check_choice(f"{path}.protocol", port.get("protocol"), PROTOCOLS, faults)
+
+
+def check_endpoint_slice(obj: Object, faults: Faults) -> None:
+    check_metadata(obj.get("metadata", {}), names.check_subdomain, faults, namespaced=True)
+    check_choice("addressType", obj.get("addressType"), _ADDRESS_TYPES, faults)
+    _check_slice(obj, faults)
+
+
+def check_endpoint_slice_update(new: Object, old: Object, faults: Faults) -> None:
+    check_metadata_update(new.get("metadata", {}), old.get("metadata", {}), faults)
+    _check_slice(new, faults)
+    if not same(new.get("addressType"), old.get("addressType")):
+        faults.append(invalid("addressType", new.get("addressType", ""), IMMUTABLE))
+
+
+def _check_slice(obj: Object, faults: Faults) -> None:
+    kind, endpoints = obj.get("addressType"), obj.get("endpoints") or ()
+    if len(endpoints) > _MAX_ENDPOINTS:
+        faults.append(too_many("endpoints", len(endpoints), _MAX_ENDPOINTS))
+        return
+    for index, endpoint in enumerate(endpoints):
+        path, addresses = f"endpoints[{index}].addresses", endpoint.get("addresses") or ()
+        if not addresses:
+            faults.append(required(path, "must contain at least 1 address"))
+        elif len(addresses) > _MAX_ADDRESSES:
+            faults.append(too_many(path, len(addresses), _MAX_ADDRESSES))
+        for number, address in enumerate(addresses):
+            check_text(f"{path}[{number}]", address, _address_faults(kind, address), faults)
+        if endpoint.get("hostname"):
+            where = f"endpoints[{index}].hostname"
+            check_text(where, endpoint["hostname"], names.check_label(endpoint["hostname"]), faults)
+    taken: set[str] = set()
+    for index, port in enumerate(obj.get("ports") or ()):
+        name = port.get("name") or ""
+        if name in taken:
+            faults.append(duplicate("ports.name", name))
+        taken.add(name)
+        if name:
+            check_text(f"ports[{index}].name", name, names.check_label(name), faults)
+        check_choice(f"ports[{index}].protocol", port.get("protocol"), PROTOCOLS, faults)
+
+
+def _address_faults(kind: str | None, address: str) -> list[str]:
+    if kind == "FQDN":
+        return names.check_subdomain(address)
+    problems = names.check_ip(address)
+    if not problems and kind and f"IPv{ipaddress.ip_address(address).version}" != kind:
+        problems = [f"must be an {kind} address"]
+    return problems

@@ -29,12 +29,13 @@ async def handle(cluster: Cluster, request: Request, info: RequestInfo, resource
     accept = accepted(request.accept)
     dry_run = options.dry_run(request, "PatchOptions")
     target = registry.Target(resource, info.namespace, info.name)
-    change = _change(request, info, resource)
+    change = patching(request, info, resource)
     outcome = await registry.update(cluster, target, change, subresource=info.subresource, dry_run=dry_run)
     return render.one(resource, outcome.wire(resource), accept, request)
 
 
-def _change(request: Request, info: RequestInfo, resource: Resource) -> registry.Change:
+def patching(request: Request, info: RequestInfo, resource: Resource) -> registry.Change:
+    """What the request's patch makes of an object of `resource`. Raises APIError 400, 415."""
     apply = _patcher(request, resource)
     level = bodies.field_validation(request)
     kind = bodies.Kind(resource.kind, resource.group, resource.version)
