@@ -37,7 +37,7 @@ def join(cgroups: Cgroups, cgroup: str, pid: int) -> None:
 
 @pytest.fixture
 def sleeper(cgroups: Cgroups) -> Iterator[subprocess.Popen[bytes]]:
-    cgroups.create(f"{POD}/c1")
+    cgroups.create(f"{POD}/c1", leaf=True)
     process = subprocess.Popen(["sleep", "1000"])
     join(cgroups, f"{POD}/c1", process.pid)
     yield process

@@ -118,8 +118,11 @@ class Cgroups:
 
     # making
 
-    def create(self, cgroup: str, limits: Limits | None = None) -> None:
-        """Make the cgroup and its parents, and set limits. Idempotent."""
+    def create(self, cgroup: str, limits: Limits | None = None, *, leaf: bool = False) -> None:
+        """Make the cgroup and its parents, and set limits. Idempotent.
+
+        `leaf`: it is for processes. Otherwise it is for further cgroups, which get its controllers.
+        """
         parts = [part for part in cgroup.split("/") if part]
         if self.controllers:
             for root in {self.controllers[c] for c in POD_CONTROLLERS if c in self.controllers}:
@@ -131,7 +134,8 @@ class Cgroups:
                 _enable_controllers(at)
                 at /= part
                 at.mkdir(exist_ok=True)
-            _enable_controllers(at)
+            if not leaf:
+                _enable_controllers(at)
         if limits is not None:
             self.set_limits(cgroup, limits)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from podling.linux.cgroups import Cgroups
+from podling.linux.cgroups import Cgroups, Layout
 from podling.runtime.oci import Host
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,27 @@ def read_host(cgroups: Cgroups) -> Host:
         # Our own value is what the kernel surely lets us write; a lower one it refuses (`man 5 proc`).
         floor = int(Path("/proc/self/oom_score_adj").read_text())
         log.warning("no CAP_SYS_RESOURCE: no container gets an oom_score_adj below our own (%d)", floor)
+    given = capability_set(status, "CapBnd") & effective
+    device_filter = _can_filter_devices(cgroups, effective)
+    if not device_filter:
+        log.warning(
+            "no CAP_SYS_RESOURCE and a limit on locked memory: crun cannot load device filters, "
+            "so no container gets CAP_MKNOD"
+        )
+        given -= {"CAP_MKNOD"}
     return Host(
         layout=cgroups.layout,
-        capabilities=capability_set(status, "CapBnd") & effective,
+        capabilities=given,
         oom_score_adj_floor=floor,
+        device_filter=device_filter,
     )
+
+
+def _can_filter_devices(cgroups: Cgroups, effective: frozenset[str]) -> bool:
+    """On v2 a device filter is a BPF program, and crun lifts the limit on locked memory before it loads one."""  # noqa: E501
+    if cgroups.layout is not Layout.V2 or "CAP_SYS_RESOURCE" in effective:
+        return True
+    return resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] == resource.RLIM_INFINITY
 
 
 def capability_set(status: str, kind: str) -> frozenset[str]:

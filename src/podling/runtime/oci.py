@@ -51,6 +51,8 @@ class Host:
     """Those we may give away: our own bounding set."""
     oom_score_adj_floor: int = -1000
     """Below it the kernel refuses us (no CAP_SYS_RESOURCE)."""
+    device_filter: bool = True
+    """Whether access to devices can be limited here; if not, CAP_MKNOD must not be given away either."""
     devices: tuple[Spec, ...] = ()
     """`linux.devices` of a privileged container: all of the machine's."""
 
@@ -115,7 +117,6 @@ def pause_spec(given: PauseInput) -> Spec:
     linux: Spec = {
         "namespaces": namespaces,
         "cgroupsPath": given.cgroup,
-        "resources": {"cpu": {"shares": 2}},
         "sysctl": _sandbox_sysctls(given.config, options),
     }
     spec: Spec = {
@@ -163,13 +164,14 @@ def container_spec(given: ContainerInput) -> Spec:
     linux: Spec = {
         "namespaces": _container_namespaces(given.namespaces, given.host),
         "cgroupsPath": given.cgroup,
-        "resources": _resources(config, privileged=context.privileged),
+        "resources": _resources(config, given.host, privileged=context.privileged),
         "rootfsPropagation": _rootfs_propagation(config.mounts),
     }
     devices = [*(given.host.devices if context.privileged else ()), *given.devices]
     if devices:
         linux["devices"] = devices
-        linux["resources"]["devices"] += [_device_rule(device) for device in given.devices]
+        if given.host.device_filter:
+            linux["resources"]["devices"] += [_device_rule(device) for device in given.devices]
     if not context.privileged:
         # Empty means unsaid: over gRPC the two cannot be told apart.
         linux["maskedPaths"] = list(context.masked_paths or DEFAULT_MASKED_PATHS)
@@ -259,10 +261,10 @@ def _container_namespaces(joined: Mapping[str, str], host: Host) -> list[Spec]:
     return namespaces
 
 
-def _resources(config: cri.ContainerConfig, *, privileged: bool) -> Spec:
+def _resources(config: cri.ContainerConfig, host: Host, *, privileged: bool) -> Spec:
     given = (config.linux.resources if config.linux else None) or cri.LinuxContainerResources()
-    everything = {"allow": privileged, "access": "rwm"}
-    return {"devices": [everything], **resource_limits(given)}
+    rules = [{"allow": privileged, "access": "rwm"}] if host.device_filter else []
+    return {"devices": rules, **resource_limits(given)} if rules else resource_limits(given)
 
 
 def resource_limits(given: cri.LinuxContainerResources) -> Spec:

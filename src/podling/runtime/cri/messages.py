@@ -8,9 +8,10 @@ are `int | None`: None is "not said", 0 is "zero".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Annotated
+
+from msgspec import Struct, field
 
 
 class Protocol(IntEnum):
@@ -141,36 +142,31 @@ class SecurityProfileType(IntEnum):
     Localhost = 2
 
 
-@dataclass(slots=True, kw_only=True)
-class VersionRequest:
+class VersionRequest(Struct, kw_only=True):
     version: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class VersionResponse:
+class VersionResponse(Struct, kw_only=True):
     version: Annotated[str, 1, "string"] = ""
     runtime_name: Annotated[str, 2, "string"] = ""
     runtime_version: Annotated[str, 3, "string"] = ""
     runtime_api_version: Annotated[str, 4, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class DNSConfig:
+class DNSConfig(Struct, kw_only=True):
     servers: Annotated[list[str], 1, "string"] = field(default_factory=list)
     searches: Annotated[list[str], 2, "string"] = field(default_factory=list)
     options: Annotated[list[str], 3, "string"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class PortMapping:
+class PortMapping(Struct, kw_only=True):
     protocol: Annotated[Protocol, 1, "enum"] = Protocol(0)
     container_port: Annotated[int, 2, "int32"] = 0
     host_port: Annotated[int, 3, "int32"] = 0
     host_ip: Annotated[str, 4, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class Mount:
+class Mount(Struct, kw_only=True):
     container_path: Annotated[str, 1, "string"] = ""
     host_path: Annotated[str, 2, "string"] = ""
     readonly: Annotated[bool, 3, "bool"] = False
@@ -183,22 +179,19 @@ class Mount:
     image_sub_path: Annotated[str, 10, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class IDMapping:
+class IDMapping(Struct, kw_only=True):
     host_id: Annotated[int, 1, "uint32"] = 0
     container_id: Annotated[int, 2, "uint32"] = 0
     length: Annotated[int, 3, "uint32"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class UserNamespace:
+class UserNamespace(Struct, kw_only=True):
     mode: Annotated[NamespaceMode, 1, "enum"] = NamespaceMode(0)
     uids: Annotated[list[IDMapping], 2, "message"] = field(default_factory=list)
     gids: Annotated[list[IDMapping], 3, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class NamespaceOption:
+class NamespaceOption(Struct, kw_only=True):
     network: Annotated[NamespaceMode, 1, "enum"] = NamespaceMode(0)
     pid: Annotated[NamespaceMode, 2, "enum"] = NamespaceMode(0)
     ipc: Annotated[NamespaceMode, 3, "enum"] = NamespaceMode(0)
@@ -206,8 +199,7 @@ class NamespaceOption:
     userns_options: Annotated[UserNamespace | None, 5, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxSandboxSecurityContext:
+class LinuxSandboxSecurityContext(Struct, kw_only=True):
     namespace_options: Annotated[NamespaceOption | None, 1, "message"] = None
     selinux_options: Annotated[SELinuxOption | None, 2, "message"] = None
     run_as_user: Annotated[int | None, 3, "Int64Value"] = None
@@ -221,14 +213,12 @@ class LinuxSandboxSecurityContext:
     seccomp_profile_path: Annotated[str, 7, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class SecurityProfile:
+class SecurityProfile(Struct, kw_only=True):
     profile_type: Annotated[SecurityProfileType, 1, "enum"] = SecurityProfileType(0)
     localhost_ref: Annotated[str, 2, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxPodSandboxConfig:
+class LinuxPodSandboxConfig(Struct, kw_only=True):
     cgroup_parent: Annotated[str, 1, "string"] = ""
     security_context: Annotated[LinuxSandboxSecurityContext | None, 2, "message"] = None
     sysctls: Annotated[dict[str, str], 3, "map<string,string>"] = field(default_factory=dict)
@@ -236,16 +226,14 @@ class LinuxPodSandboxConfig:
     resources: Annotated[LinuxContainerResources | None, 5, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxMetadata:
+class PodSandboxMetadata(Struct, kw_only=True):
     name: Annotated[str, 1, "string"] = ""
     uid: Annotated[str, 2, "string"] = ""
     namespace: Annotated[str, 3, "string"] = ""
     attempt: Annotated[int, 4, "uint32"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxConfig:
+class PodSandboxConfig(Struct, kw_only=True):
     metadata: Annotated[PodSandboxMetadata | None, 1, "message"] = None
     hostname: Annotated[str, 2, "string"] = ""
     log_directory: Annotated[str, 3, "string"] = ""
@@ -256,66 +244,54 @@ class PodSandboxConfig:
     linux: Annotated[LinuxPodSandboxConfig | None, 8, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class RunPodSandboxRequest:
+class RunPodSandboxRequest(Struct, kw_only=True):
     config: Annotated[PodSandboxConfig | None, 1, "message"] = None
     runtime_handler: Annotated[str, 2, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class RunPodSandboxResponse:
+class RunPodSandboxResponse(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class StopPodSandboxRequest:
+class StopPodSandboxRequest(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class StopPodSandboxResponse:
+class StopPodSandboxResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class RemovePodSandboxRequest:
+class RemovePodSandboxRequest(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class RemovePodSandboxResponse:
+class RemovePodSandboxResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStatusRequest:
+class PodSandboxStatusRequest(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
     verbose: Annotated[bool, 2, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class PodIP:
+class PodIP(Struct, kw_only=True):
     ip: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxNetworkStatus:
+class PodSandboxNetworkStatus(Struct, kw_only=True):
     ip: Annotated[str, 1, "string"] = ""
     additional_ips: Annotated[list[PodIP], 2, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class Namespace:
+class Namespace(Struct, kw_only=True):
     options: Annotated[NamespaceOption | None, 2, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxPodSandboxStatus:
+class LinuxPodSandboxStatus(Struct, kw_only=True):
     namespaces: Annotated[Namespace | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStatus:
+class PodSandboxStatus(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     metadata: Annotated[PodSandboxMetadata | None, 2, "message"] = None
     state: Annotated[PodSandboxState, 3, "enum"] = PodSandboxState(0)
@@ -327,33 +303,28 @@ class PodSandboxStatus:
     runtime_handler: Annotated[str, 9, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStatusResponse:
+class PodSandboxStatusResponse(Struct, kw_only=True):
     status: Annotated[PodSandboxStatus | None, 1, "message"] = None
     info: Annotated[dict[str, str], 2, "map<string,string>"] = field(default_factory=dict)
     containers_statuses: Annotated[list[ContainerStatus], 3, "message"] = field(default_factory=list)
     timestamp: Annotated[int, 4, "int64"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStateValue:
+class PodSandboxStateValue(Struct, kw_only=True):
     state: Annotated[PodSandboxState, 1, "enum"] = PodSandboxState(0)
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxFilter:
+class PodSandboxFilter(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     state: Annotated[PodSandboxStateValue | None, 2, "message"] = None
     label_selector: Annotated[dict[str, str], 3, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class ListPodSandboxRequest:
+class ListPodSandboxRequest(Struct, kw_only=True):
     filter: Annotated[PodSandboxFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandbox:
+class PodSandbox(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     metadata: Annotated[PodSandboxMetadata | None, 2, "message"] = None
     state: Annotated[PodSandboxState, 3, "enum"] = PodSandboxState(0)
@@ -363,73 +334,60 @@ class PodSandbox:
     runtime_handler: Annotated[str, 7, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class ListPodSandboxResponse:
+class ListPodSandboxResponse(Struct, kw_only=True):
     items: Annotated[list[PodSandbox], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamPodSandboxesRequest:
+class StreamPodSandboxesRequest(Struct, kw_only=True):
     filter: Annotated[PodSandboxFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamPodSandboxesResponse:
+class StreamPodSandboxesResponse(Struct, kw_only=True):
     pod_sandboxes: Annotated[list[PodSandbox], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStatsRequest:
+class PodSandboxStatsRequest(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStatsResponse:
+class PodSandboxStatsResponse(Struct, kw_only=True):
     stats: Annotated[PodSandboxStats | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStatsFilter:
+class PodSandboxStatsFilter(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     label_selector: Annotated[dict[str, str], 2, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class ListPodSandboxStatsRequest:
+class ListPodSandboxStatsRequest(Struct, kw_only=True):
     filter: Annotated[PodSandboxStatsFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ListPodSandboxStatsResponse:
+class ListPodSandboxStatsResponse(Struct, kw_only=True):
     stats: Annotated[list[PodSandboxStats], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamPodSandboxStatsRequest:
+class StreamPodSandboxStatsRequest(Struct, kw_only=True):
     filter: Annotated[PodSandboxStatsFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamPodSandboxStatsResponse:
+class StreamPodSandboxStatsResponse(Struct, kw_only=True):
     pod_sandbox_stats: Annotated[list[PodSandboxStats], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxAttributes:
+class PodSandboxAttributes(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     metadata: Annotated[PodSandboxMetadata | None, 2, "message"] = None
     labels: Annotated[dict[str, str], 3, "map<string,string>"] = field(default_factory=dict)
     annotations: Annotated[dict[str, str], 4, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxStats:
+class PodSandboxStats(Struct, kw_only=True):
     attributes: Annotated[PodSandboxAttributes | None, 1, "message"] = None
     linux: Annotated[LinuxPodSandboxStats | None, 2, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxPodSandboxStats:
+class LinuxPodSandboxStats(Struct, kw_only=True):
     cpu: Annotated[CpuUsage | None, 1, "message"] = None
     memory: Annotated[MemoryUsage | None, 2, "message"] = None
     network: Annotated[NetworkUsage | None, 3, "message"] = None
@@ -438,15 +396,13 @@ class LinuxPodSandboxStats:
     io: Annotated[IoUsage | None, 6, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class NetworkUsage:
+class NetworkUsage(Struct, kw_only=True):
     timestamp: Annotated[int, 1, "int64"] = 0
     default_interface: Annotated[NetworkInterfaceUsage | None, 2, "message"] = None
     interfaces: Annotated[list[NetworkInterfaceUsage], 3, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class NetworkInterfaceUsage:
+class NetworkInterfaceUsage(Struct, kw_only=True):
     name: Annotated[str, 1, "string"] = ""
     rx_bytes: Annotated[int | None, 2, "UInt64Value"] = None
     rx_errors: Annotated[int | None, 3, "UInt64Value"] = None
@@ -454,14 +410,12 @@ class NetworkInterfaceUsage:
     tx_errors: Annotated[int | None, 5, "UInt64Value"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ProcessUsage:
+class ProcessUsage(Struct, kw_only=True):
     timestamp: Annotated[int, 1, "int64"] = 0
     process_count: Annotated[int | None, 2, "UInt64Value"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ImageSpec:
+class ImageSpec(Struct, kw_only=True):
     image: Annotated[str, 1, "string"] = ""
     annotations: Annotated[dict[str, str], 2, "map<string,string>"] = field(default_factory=dict)
     user_specified_image: Annotated[str, 18, "string"] = ""
@@ -469,14 +423,12 @@ class ImageSpec:
     image_ref: Annotated[str, 20, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class KeyValue:
+class KeyValue(Struct, kw_only=True):
     key: Annotated[str, 1, "string"] = ""
     value: Annotated[bytes, 2, "bytes"] = b""
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxContainerResources:
+class LinuxContainerResources(Struct, kw_only=True):
     cpu_period: Annotated[int, 1, "int64"] = 0
     cpu_quota: Annotated[int, 2, "int64"] = 0
     cpu_shares: Annotated[int, 3, "int64"] = 0
@@ -489,29 +441,25 @@ class LinuxContainerResources:
     memory_swap_limit_in_bytes: Annotated[int, 10, "int64"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class HugepageLimit:
+class HugepageLimit(Struct, kw_only=True):
     page_size: Annotated[str, 1, "string"] = ""
     limit: Annotated[int, 2, "uint64"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class SELinuxOption:
+class SELinuxOption(Struct, kw_only=True):
     user: Annotated[str, 1, "string"] = ""
     role: Annotated[str, 2, "string"] = ""
     type: Annotated[str, 3, "string"] = ""
     level: Annotated[str, 4, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class Capability:
+class Capability(Struct, kw_only=True):
     add_capabilities: Annotated[list[str], 1, "string"] = field(default_factory=list)
     drop_capabilities: Annotated[list[str], 2, "string"] = field(default_factory=list)
     add_ambient_capabilities: Annotated[list[str], 3, "string"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxContainerSecurityContext:
+class LinuxContainerSecurityContext(Struct, kw_only=True):
     capabilities: Annotated[Capability | None, 1, "message"] = None
     privileged: Annotated[bool, 2, "bool"] = False
     namespace_options: Annotated[NamespaceOption | None, 3, "message"] = None
@@ -531,39 +479,33 @@ class LinuxContainerSecurityContext:
     seccomp_profile_path: Annotated[str, 10, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxContainerConfig:
+class LinuxContainerConfig(Struct, kw_only=True):
     resources: Annotated[LinuxContainerResources | None, 1, "message"] = None
     security_context: Annotated[LinuxContainerSecurityContext | None, 2, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxContainerUser:
+class LinuxContainerUser(Struct, kw_only=True):
     uid: Annotated[int, 1, "int64"] = 0
     gid: Annotated[int, 2, "int64"] = 0
     supplemental_groups: Annotated[list[int], 3, "int64"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerMetadata:
+class ContainerMetadata(Struct, kw_only=True):
     name: Annotated[str, 1, "string"] = ""
     attempt: Annotated[int, 2, "uint32"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Device:
+class Device(Struct, kw_only=True):
     container_path: Annotated[str, 1, "string"] = ""
     host_path: Annotated[str, 2, "string"] = ""
     permissions: Annotated[str, 3, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class CDIDevice:
+class CDIDevice(Struct, kw_only=True):
     name: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerConfig:
+class ContainerConfig(Struct, kw_only=True):
     metadata: Annotated[ContainerMetadata | None, 1, "message"] = None
     image: Annotated[ImageSpec | None, 2, "message"] = None
     command: Annotated[list[str], 3, "string"] = field(default_factory=list)
@@ -583,69 +525,57 @@ class ContainerConfig:
     stop_signal: Annotated[Signal, 18, "enum"] = Signal(0)
 
 
-@dataclass(slots=True, kw_only=True)
-class CreateContainerRequest:
+class CreateContainerRequest(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
     config: Annotated[ContainerConfig | None, 2, "message"] = None
     sandbox_config: Annotated[PodSandboxConfig | None, 3, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class CreateContainerResponse:
+class CreateContainerResponse(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class StartContainerRequest:
+class StartContainerRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class StartContainerResponse:
+class StartContainerResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class StopContainerRequest:
+class StopContainerRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     timeout: Annotated[int, 2, "int64"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class StopContainerResponse:
+class StopContainerResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class RemoveContainerRequest:
+class RemoveContainerRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class RemoveContainerResponse:
+class RemoveContainerResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStateValue:
+class ContainerStateValue(Struct, kw_only=True):
     state: Annotated[ContainerState, 1, "enum"] = ContainerState(0)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerFilter:
+class ContainerFilter(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     state: Annotated[ContainerStateValue | None, 2, "message"] = None
     pod_sandbox_id: Annotated[str, 3, "string"] = ""
     label_selector: Annotated[dict[str, str], 4, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class ListContainersRequest:
+class ListContainersRequest(Struct, kw_only=True):
     filter: Annotated[ContainerFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Container:
+class Container(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     pod_sandbox_id: Annotated[str, 2, "string"] = ""
     metadata: Annotated[ContainerMetadata | None, 3, "message"] = None
@@ -658,29 +588,24 @@ class Container:
     image_id: Annotated[str, 10, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class ListContainersResponse:
+class ListContainersResponse(Struct, kw_only=True):
     containers: Annotated[list[Container], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamContainersRequest:
+class StreamContainersRequest(Struct, kw_only=True):
     filter: Annotated[ContainerFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamContainersResponse:
+class StreamContainersResponse(Struct, kw_only=True):
     containers: Annotated[list[Container], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStatusRequest:
+class ContainerStatusRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     verbose: Annotated[bool, 2, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStatus:
+class ContainerStatus(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     metadata: Annotated[ContainerMetadata | None, 2, "message"] = None
     state: Annotated[ContainerState, 3, "enum"] = ContainerState(0)
@@ -702,50 +627,42 @@ class ContainerStatus:
     stop_signal: Annotated[Signal, 19, "enum"] = Signal(0)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStatusResponse:
+class ContainerStatusResponse(Struct, kw_only=True):
     status: Annotated[ContainerStatus | None, 1, "message"] = None
     info: Annotated[dict[str, str], 2, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerResources:
+class ContainerResources(Struct, kw_only=True):
     linux: Annotated[LinuxContainerResources | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerUser:
+class ContainerUser(Struct, kw_only=True):
     linux: Annotated[LinuxContainerUser | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class UpdateContainerResourcesRequest:
+class UpdateContainerResourcesRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     linux: Annotated[LinuxContainerResources | None, 2, "message"] = None
     annotations: Annotated[dict[str, str], 4, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class UpdateContainerResourcesResponse:
+class UpdateContainerResourcesResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class ExecSyncRequest:
+class ExecSyncRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     cmd: Annotated[list[str], 2, "string"] = field(default_factory=list)
     timeout: Annotated[int, 3, "int64"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class ExecSyncResponse:
+class ExecSyncResponse(Struct, kw_only=True):
     stdout: Annotated[bytes, 1, "bytes"] = b""
     stderr: Annotated[bytes, 2, "bytes"] = b""
     exit_code: Annotated[int, 3, "int32"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class ExecRequest:
+class ExecRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     cmd: Annotated[list[str], 2, "string"] = field(default_factory=list)
     tty: Annotated[bool, 3, "bool"] = False
@@ -754,13 +671,11 @@ class ExecRequest:
     stderr: Annotated[bool, 6, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class ExecResponse:
+class ExecResponse(Struct, kw_only=True):
     url: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class AttachRequest:
+class AttachRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     stdin: Annotated[bool, 2, "bool"] = False
     tty: Annotated[bool, 3, "bool"] = False
@@ -768,34 +683,28 @@ class AttachRequest:
     stderr: Annotated[bool, 5, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class AttachResponse:
+class AttachResponse(Struct, kw_only=True):
     url: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class PortForwardRequest:
+class PortForwardRequest(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
     port: Annotated[list[int], 2, "int32"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class PortForwardResponse:
+class PortForwardResponse(Struct, kw_only=True):
     url: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class ImageFilter:
+class ImageFilter(Struct, kw_only=True):
     image: Annotated[ImageSpec | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ListImagesRequest:
+class ListImagesRequest(Struct, kw_only=True):
     filter: Annotated[ImageFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Image:
+class Image(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     repo_tags: Annotated[list[str], 2, "string"] = field(default_factory=list)
     repo_digests: Annotated[list[str], 3, "string"] = field(default_factory=list)
@@ -806,35 +715,29 @@ class Image:
     pinned: Annotated[bool, 8, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class ListImagesResponse:
+class ListImagesResponse(Struct, kw_only=True):
     images: Annotated[list[Image], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamImagesRequest:
+class StreamImagesRequest(Struct, kw_only=True):
     filter: Annotated[ImageFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamImagesResponse:
+class StreamImagesResponse(Struct, kw_only=True):
     images: Annotated[list[Image], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ImageStatusRequest:
+class ImageStatusRequest(Struct, kw_only=True):
     image: Annotated[ImageSpec | None, 1, "message"] = None
     verbose: Annotated[bool, 2, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class ImageStatusResponse:
+class ImageStatusResponse(Struct, kw_only=True):
     image: Annotated[Image | None, 1, "message"] = None
     info: Annotated[dict[str, str], 2, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class AuthConfig:
+class AuthConfig(Struct, kw_only=True):
     username: Annotated[str, 1, "string"] = ""
     password: Annotated[str, 2, "string"] = ""
     auth: Annotated[str, 3, "string"] = ""
@@ -843,163 +746,135 @@ class AuthConfig:
     registry_token: Annotated[str, 6, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class PullImageRequest:
+class PullImageRequest(Struct, kw_only=True):
     image: Annotated[ImageSpec | None, 1, "message"] = None
     auth: Annotated[AuthConfig | None, 2, "message"] = None
     sandbox_config: Annotated[PodSandboxConfig | None, 3, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class PullImageResponse:
+class PullImageResponse(Struct, kw_only=True):
     image_ref: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class RemoveImageRequest:
+class RemoveImageRequest(Struct, kw_only=True):
     image: Annotated[ImageSpec | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class RemoveImageResponse:
+class RemoveImageResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(Struct, kw_only=True):
     pod_cidr: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeConfig:
+class RuntimeConfig(Struct, kw_only=True):
     network_config: Annotated[NetworkConfig | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class UpdateRuntimeConfigRequest:
+class UpdateRuntimeConfigRequest(Struct, kw_only=True):
     runtime_config: Annotated[RuntimeConfig | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class UpdateRuntimeConfigResponse:
+class UpdateRuntimeConfigResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeCondition:
+class RuntimeCondition(Struct, kw_only=True):
     type: Annotated[str, 1, "string"] = ""
     status: Annotated[bool, 2, "bool"] = False
     reason: Annotated[str, 3, "string"] = ""
     message: Annotated[str, 4, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeStatus:
+class RuntimeStatus(Struct, kw_only=True):
     conditions: Annotated[list[RuntimeCondition], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class StatusRequest:
+class StatusRequest(Struct, kw_only=True):
     verbose: Annotated[bool, 1, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeHandlerFeatures:
+class RuntimeHandlerFeatures(Struct, kw_only=True):
     recursive_read_only_mounts: Annotated[bool, 1, "bool"] = False
     user_namespaces: Annotated[bool, 2, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeHandler:
+class RuntimeHandler(Struct, kw_only=True):
     name: Annotated[str, 1, "string"] = ""
     features: Annotated[RuntimeHandlerFeatures | None, 2, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeFeatures:
+class RuntimeFeatures(Struct, kw_only=True):
     supplemental_groups_policy: Annotated[bool, 1, "bool"] = False
     user_namespaces_host_network: Annotated[bool, 2, "bool"] = False
 
 
-@dataclass(slots=True, kw_only=True)
-class StatusResponse:
+class StatusResponse(Struct, kw_only=True):
     status: Annotated[RuntimeStatus | None, 1, "message"] = None
     info: Annotated[dict[str, str], 2, "map<string,string>"] = field(default_factory=dict)
     runtime_handlers: Annotated[list[RuntimeHandler], 3, "message"] = field(default_factory=list)
     features: Annotated[RuntimeFeatures | None, 4, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ImageFsInfoRequest:
+class ImageFsInfoRequest(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class FilesystemIdentifier:
+class FilesystemIdentifier(Struct, kw_only=True):
     mountpoint: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class FilesystemUsage:
+class FilesystemUsage(Struct, kw_only=True):
     timestamp: Annotated[int, 1, "int64"] = 0
     fs_id: Annotated[FilesystemIdentifier | None, 2, "message"] = None
     used_bytes: Annotated[int | None, 3, "UInt64Value"] = None
     inodes_used: Annotated[int | None, 4, "UInt64Value"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ImageFsInfoResponse:
+class ImageFsInfoResponse(Struct, kw_only=True):
     image_filesystems: Annotated[list[FilesystemUsage], 1, "message"] = field(default_factory=list)
     container_filesystems: Annotated[list[FilesystemUsage], 2, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStatsRequest:
+class ContainerStatsRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStatsResponse:
+class ContainerStatsResponse(Struct, kw_only=True):
     stats: Annotated[ContainerStats | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ListContainerStatsRequest:
+class ListContainerStatsRequest(Struct, kw_only=True):
     filter: Annotated[ContainerStatsFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStatsFilter:
+class ContainerStatsFilter(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     pod_sandbox_id: Annotated[str, 2, "string"] = ""
     label_selector: Annotated[dict[str, str], 3, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class ListContainerStatsResponse:
+class ListContainerStatsResponse(Struct, kw_only=True):
     stats: Annotated[list[ContainerStats], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamContainerStatsRequest:
+class StreamContainerStatsRequest(Struct, kw_only=True):
     filter: Annotated[ContainerStatsFilter | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamContainerStatsResponse:
+class StreamContainerStatsResponse(Struct, kw_only=True):
     container_stats: Annotated[list[ContainerStats], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerAttributes:
+class ContainerAttributes(Struct, kw_only=True):
     id: Annotated[str, 1, "string"] = ""
     metadata: Annotated[ContainerMetadata | None, 2, "message"] = None
     labels: Annotated[dict[str, str], 3, "map<string,string>"] = field(default_factory=dict)
     annotations: Annotated[dict[str, str], 4, "map<string,string>"] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerStats:
+class ContainerStats(Struct, kw_only=True):
     attributes: Annotated[ContainerAttributes | None, 1, "message"] = None
     cpu: Annotated[CpuUsage | None, 2, "message"] = None
     memory: Annotated[MemoryUsage | None, 3, "message"] = None
@@ -1008,30 +883,26 @@ class ContainerStats:
     io: Annotated[IoUsage | None, 6, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class PsiStats:
+class PsiStats(Struct, kw_only=True):
     full: Annotated[PsiData | None, 1, "message"] = None
     some: Annotated[PsiData | None, 2, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class PsiData:
+class PsiData(Struct, kw_only=True):
     total: Annotated[int, 1, "uint64"] = 0
     avg10: Annotated[float, 2, "double"] = 0.0
     avg60: Annotated[float, 3, "double"] = 0.0
     avg300: Annotated[float, 4, "double"] = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class CpuUsage:
+class CpuUsage(Struct, kw_only=True):
     timestamp: Annotated[int, 1, "int64"] = 0
     usage_core_nano_seconds: Annotated[int | None, 2, "UInt64Value"] = None
     usage_nano_cores: Annotated[int | None, 3, "UInt64Value"] = None
     psi: Annotated[PsiStats | None, 4, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class MemoryUsage:
+class MemoryUsage(Struct, kw_only=True):
     timestamp: Annotated[int, 1, "int64"] = 0
     working_set_bytes: Annotated[int | None, 2, "UInt64Value"] = None
     available_bytes: Annotated[int | None, 3, "UInt64Value"] = None
@@ -1042,48 +913,40 @@ class MemoryUsage:
     psi: Annotated[PsiStats | None, 8, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class IoUsage:
+class IoUsage(Struct, kw_only=True):
     timestamp: Annotated[int, 1, "int64"] = 0
     psi: Annotated[PsiStats | None, 2, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class SwapUsage:
+class SwapUsage(Struct, kw_only=True):
     timestamp: Annotated[int, 1, "int64"] = 0
     swap_available_bytes: Annotated[int | None, 2, "UInt64Value"] = None
     swap_usage_bytes: Annotated[int | None, 3, "UInt64Value"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class ReopenContainerLogRequest:
+class ReopenContainerLogRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class ReopenContainerLogResponse:
+class ReopenContainerLogResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class CheckpointContainerRequest:
+class CheckpointContainerRequest(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     location: Annotated[str, 2, "string"] = ""
     timeout: Annotated[int, 3, "int64"] = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class CheckpointContainerResponse:
+class CheckpointContainerResponse(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class GetEventsRequest:
+class GetEventsRequest(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerEventResponse:
+class ContainerEventResponse(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     container_event_type: Annotated[ContainerEventType, 2, "enum"] = ContainerEventType(0)
     created_at: Annotated[int, 3, "int64"] = 0
@@ -1091,58 +954,48 @@ class ContainerEventResponse:
     containers_statuses: Annotated[list[ContainerStatus], 5, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ListMetricDescriptorsRequest:
+class ListMetricDescriptorsRequest(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class ListMetricDescriptorsResponse:
+class ListMetricDescriptorsResponse(Struct, kw_only=True):
     descriptors: Annotated[list[MetricDescriptor], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class MetricDescriptor:
+class MetricDescriptor(Struct, kw_only=True):
     name: Annotated[str, 1, "string"] = ""
     help: Annotated[str, 2, "string"] = ""
     label_keys: Annotated[list[str], 3, "string"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ListPodSandboxMetricsRequest:
+class ListPodSandboxMetricsRequest(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class ListPodSandboxMetricsResponse:
+class ListPodSandboxMetricsResponse(Struct, kw_only=True):
     pod_metrics: Annotated[list[PodSandboxMetrics], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamPodSandboxMetricsRequest:
+class StreamPodSandboxMetricsRequest(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamPodSandboxMetricsResponse:
+class StreamPodSandboxMetricsResponse(Struct, kw_only=True):
     pod_sandbox_metrics: Annotated[list[PodSandboxMetrics], 1, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class PodSandboxMetrics:
+class PodSandboxMetrics(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
     metrics: Annotated[list[Metric], 2, "message"] = field(default_factory=list)
     container_metrics: Annotated[list[ContainerMetrics], 3, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerMetrics:
+class ContainerMetrics(Struct, kw_only=True):
     container_id: Annotated[str, 1, "string"] = ""
     metrics: Annotated[list[Metric], 2, "message"] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class Metric:
+class Metric(Struct, kw_only=True):
     name: Annotated[str, 1, "string"] = ""
     timestamp: Annotated[int, 2, "int64"] = 0
     metric_type: Annotated[MetricType, 3, "enum"] = MetricType(0)
@@ -1150,28 +1003,23 @@ class Metric:
     value: Annotated[int | None, 5, "UInt64Value"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeConfigRequest:
+class RuntimeConfigRequest(Struct, kw_only=True):
     pass
 
 
-@dataclass(slots=True, kw_only=True)
-class RuntimeConfigResponse:
+class RuntimeConfigResponse(Struct, kw_only=True):
     linux: Annotated[LinuxRuntimeConfiguration | None, 1, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class LinuxRuntimeConfiguration:
+class LinuxRuntimeConfiguration(Struct, kw_only=True):
     cgroup_driver: Annotated[CgroupDriver, 1, "enum"] = CgroupDriver(0)
 
 
-@dataclass(slots=True, kw_only=True)
-class UpdatePodSandboxResourcesRequest:
+class UpdatePodSandboxResourcesRequest(Struct, kw_only=True):
     pod_sandbox_id: Annotated[str, 1, "string"] = ""
     overhead: Annotated[LinuxContainerResources | None, 2, "message"] = None
     resources: Annotated[LinuxContainerResources | None, 3, "message"] = None
 
 
-@dataclass(slots=True, kw_only=True)
-class UpdatePodSandboxResourcesResponse:
+class UpdatePodSandboxResourcesResponse(Struct, kw_only=True):
     pass
