@@ -145,7 +145,7 @@ class Cgroups:
         for controller, name, value in files:
             folder = self.path(cgroup, controller)
             if folder is not None:
-                (folder / name).write_text(value)
+                _write(folder / name, value)
 
     # unmaking
 
@@ -334,6 +334,17 @@ def _remove_tree(folder: str) -> bool:
 def _deepest_first(folder: Path) -> Iterator[Path]:
     for base, _, _ in os.walk(folder, topdown=False):
         yield Path(base)
+
+
+def _write(file: Path, value: str) -> None:
+    """Never creates: in a cgroup file system an attempt to is refused with EACCES, which hides the cause."""
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    except OSError as err:
+        raise OSError(err.errno, f"{err.strerror} (writing {value})", str(file)) from err
+    finally:
+        os.close(fd)
 
 
 def _flat(file: Path) -> dict[str, int]:
