@@ -149,3 +149,16 @@ async def test_a_node_out_of_reach_is_routed_once_it_is_within(
         with Netlink() as nl:
             nl.addr_add(switch, IF("10.193.0.2/24"))
         await becomes({"10.244.2.0/24": "10.192.0.3", "10.244.9.0/24": "10.193.0.3"})
+
+
+async def test_a_subnet_this_node_is_on_itself_is_not_routed_away(api: LocalAPI, switch: int):
+    client = api.local()
+    await create(client, node("one", "10.192.0.3", "10.244.2.0/24"))
+    async with running(RouteSync(client, "me").run):
+        await becomes({"10.244.2.0/24": "10.192.0.3"})
+        with Netlink() as nl:
+            nl.link_add_bridge("dind0")
+            nl.addr_add("dind0", IF("10.244.2.1/24"))
+            await becomes({})
+            nl.link_del("dind0")
+        await becomes({"10.244.2.0/24": "10.192.0.3"})

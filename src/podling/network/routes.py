@@ -7,7 +7,8 @@ hand, or with a link that went down and came back. Routes stay when the agent st
 no connection.
 
 A node that is not a neighbour on this machine's network cannot be reached this way: its route is refused by
-the kernel, which is said once, and tried again when addresses or links change.
+the kernel, which is said once, and tried again when addresses or links change. A subnet that this node is
+itself on (someone gave it another CNI configuration) is left to the kernel's own route.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from podling.api.core_v1 import Node
 from podling.client.client import Client
 from podling.client.informer import Informer
 from podling.linux.netlink import Netlink, NetlinkError, Route
+from podling.linux.netlink.routes import RTPROT_KERNEL
 from podling.network.route_watch import RouteWatch
 
 RTPROT_PODLING = 80
@@ -132,6 +134,9 @@ class RouteSync:
         """Make the kernel's routes those wanted. Returns the links they use, None when some were refused."""
         refused: dict[IPNetwork, IPAddress] = {}
         with Netlink() as nl:
+            # Of two routes to one subnet the kernel takes the older, so ours would cut the node off its pods.
+            connected = {route.dst for route in nl.route_list(protocol=RTPROT_KERNEL)}
+            wanted = {dst: gateway for dst, gateway in wanted.items() if dst not in connected}
             present = nl.route_list(protocol=RTPROT_PODLING)
             kept = {route.dst: route.gateway for route in present}
             for route in present:
