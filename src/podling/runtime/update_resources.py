@@ -51,5 +51,5 @@ def _merged(
     """Zero means unsaid, so the old value stays."""
     if old is None:
         return new
-    fields = cri.LinuxContainerResources.__dataclass_fields__
+    fields = cri.LinuxContainerResources.__struct_fields__
     return cri.LinuxContainerResources(**{name: getattr(new, name) or getattr(old, name) for name in fields})

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
