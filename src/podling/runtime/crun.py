@@ -53,11 +53,20 @@ class Crun:
         self.runner = runner
         self.executable = program
         """What to execute: a sealed copy, which spares each call 2 ms (`podling.linux.sealed`)."""
+        self._sealed = -1
         try:
-            # Kept open for as long as we live; the path is good for our children's children (conmon's) too.
-            self.executable = f"/proc/{os.getpid()}/fd/{sealed_copy(program)}"
+            self._sealed = sealed_copy(program)
+            # This path is good for our children's children (conmon's) too.
+            self.executable = f"/proc/{os.getpid()}/fd/{self._sealed}"
         except OSError as err:
             log.info("no sealed copy of %s: %s", program, err)
+
+    def close(self) -> None:
+        """Let go of the copy. Twice is fine."""
+        self.executable = self.program
+        fd, self._sealed = self._sealed, -1
+        if fd >= 0:
+            os.close(fd)
 
     @property
     def global_options(self) -> list[str]:

@@ -6,14 +6,17 @@ ends with its exit code. The process gets the container's own environment, user 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from podling.linux.inotify import IN_CLOSE_WRITE, IN_MOVED_TO, Inotify
 from podling.linux.pidfd import Process
 from podling.runtime import names
 from podling.runtime.container_start import explain_command
@@ -21,6 +24,8 @@ from podling.runtime.core import Container, Core
 from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.spawn import start
 from podling.runtime.state import encode_json
+
+PID_FILE_TIMEOUT_S = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,14 +41,35 @@ class Exec:
     def pid_file(self) -> Path:
         return self.folder / "pid"
 
-    def kill(self) -> None:
-        """End the process in the container; crun follows. Fine when it has ended."""
-        process = _opened(self.pid_file)
-        if process is None:
-            self.crun.send(signal.SIGKILL)
+    async def end(self) -> None:
+        """Kill the process in the container, and wait until crun has followed it. Fine when it has ended."""
+        if self.crun.over:
             return
-        process.send(signal.SIGKILL)
-        process.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PID_FILE_TIMEOUT_S):
+                await self._started()
+        process = _opened(self.pid_file)
+        if process is not None:
+            process.send(signal.SIGKILL)
+            process.close()
+        else:
+            self.crun.send(signal.SIGKILL)
+        await self.crun.ended()
+
+    async def _started(self) -> None:
+        """Until crun has told the PID or ended: killed any earlier, it would leave the process behind."""
+        with Inotify(self.folder, IN_CLOSE_WRITE | IN_MOVED_TO) as changes:
+            ended = asyncio.ensure_future(self.crun.ended())
+            try:
+                while not ended.done() and _read_pid(self.pid_file) is None:
+                    changed = asyncio.ensure_future(changes.changed())
+                    try:
+                        await asyncio.wait({changed, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        changed.cancel()
+                        await asyncio.wait({changed})
+            finally:
+                ended.cancel()
 
     def close(self) -> None:
         self.crun.close()
@@ -100,8 +126,13 @@ def failure(running: Exec) -> str:
 
 
 def _opened(pid_file: Path) -> Process | None:
+    pid = _read_pid(pid_file)
+    return Process.open(pid) if pid is not None else None
+
+
+def _read_pid(pid_file: Path) -> int | None:
     try:
-        return Process.open(int(pid_file.read_text()))
+        return int(pid_file.read_text())
     except (FileNotFoundError, ValueError):
         return None
 

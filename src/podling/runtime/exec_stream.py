@@ -87,7 +87,7 @@ class ExecStream:
 
     async def detach(self) -> None:
         if not self._over.done():
-            self._running.kill()
+            await self._running.end()
             await asyncio.wait([self._over])
         for reader in self._readers.values():
             reader.close()

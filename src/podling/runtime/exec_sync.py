@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from podling.runtime import exec_process
 from podling.runtime.core import Core
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
-from podling.runtime.spawn import finish
 
 MAX_OUTPUT = 16 << 20
 """Bytes of each stream; containerd's limit, below gRPC's."""
@@ -28,22 +28,23 @@ async def exec_sync(core: Core, request: cri.ExecSyncRequest) -> cri.ExecSyncRes
                 core, container, request.cmd, files={1: output, 2: errors}
             )
             try:
-                code = await finish(running.crun, timeout_s=request.timeout or None)
-            except BaseException as err:
-                running.kill()
-                if isinstance(err, TimeoutError):
-                    raise CRIError(
-                        Code.DEADLINE_EXCEEDED,
-                        f"failed to exec in container: timeout {request.timeout}s exceeded",
-                    ) from err
-                raise
+                async with asyncio.timeout(request.timeout or None):
+                    await running.crun.ended()
+            except TimeoutError as err:
+                raise CRIError(
+                    Code.DEADLINE_EXCEEDED,
+                    f"failed to exec in container: timeout {request.timeout}s exceeded",
+                ) from err
             finally:
-                said = exec_process.failure(running)
+                await asyncio.shield(running.end())
+                code, said = running.crun.reap(), exec_process.failure(running)
                 running.close()
         if said:
             raise CRIError(Code.UNKNOWN, f'failed to exec in container "{container.id}": {said}')
         return cri.ExecSyncResponse(
-            stdout=os.pread(output, MAX_OUTPUT, 0), stderr=os.pread(errors, MAX_OUTPUT, 0), exit_code=code
+            stdout=os.pread(output, MAX_OUTPUT, 0),
+            stderr=os.pread(errors, MAX_OUTPUT, 0),
+            exit_code=code or 0,
         )
     finally:
         os.close(output)

@@ -76,6 +76,7 @@ class Runtime(StoreImageService):
         for sandbox in self.core.sandboxes.values():
             if sandbox.pause is not None:
                 sandbox.pause.close()
+        self.core.crun.close()
 
     # the runtime
 

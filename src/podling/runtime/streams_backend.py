@@ -48,8 +48,7 @@ class RuntimeStreams:
             try:
                 return ExecStream(running, terminal=await self._terminal(running, console))
             except BaseException:
-                running.kill()
-                await asyncio.shield(running.crun.ended())
+                await asyncio.shield(running.end())
                 running.crun.reap()
                 running.close()
                 raise
