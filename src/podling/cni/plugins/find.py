@@ -20,8 +20,20 @@ if TYPE_CHECKING:
 MARKER = "# podling-cni-plugin: "
 MODULES = {
     "bridge": "podling.cni.plugins.main.bridge",
+    "dummy": "podling.cni.plugins.main.dummy",
+    "flannel": "podling.cni.plugins.meta.flannel",
+    "host-device": "podling.cni.plugins.main.host_device",
     "host-local": "podling.cni.plugins.ipam.host_local",
+    "ipvlan": "podling.cni.plugins.main.ipvlan",
     "loopback": "podling.cni.plugins.main.loopback",
+    "macvlan": "podling.cni.plugins.main.macvlan",
+    "portmap": "podling.cni.plugins.meta.portmap",
+    "ptp": "podling.cni.plugins.main.ptp",
+    "sample": "podling.cni.plugins.meta.sample",
+    "static": "podling.cni.plugins.ipam.static",
+    "tap": "podling.cni.plugins.main.tap",
+    "tuning": "podling.cni.plugins.meta.tuning",
+    "vlan": "podling.cni.plugins.main.vlan",
 }
 
 _seen: dict[tuple[str, int, int, int], str | None] = {}

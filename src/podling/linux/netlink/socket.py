@@ -43,12 +43,15 @@ DUMP_ATTEMPTS = 20  # a table that changes this often in a row is not going to h
 class NetlinkSocket:
     """One NETLINK_ROUTE socket. Blocking; rtnetlink answers within the send, so it never waits long."""
 
-    def __init__(self, netns: NetNS | None = None, *, groups: Sequence[int] = ()) -> None:
+    def __init__(
+        self, netns: NetNS | None = None, *, groups: Sequence[int] = (), protocol: int = NETLINK_ROUTE
+    ) -> None:
         """Open in the calling thread's namespace or in `netns` (path or descriptor).
 
-        `groups` are RTNLGRP_ numbers to subscribe to; such a socket is for `receive` only.
+        `groups` are RTNLGRP_ numbers to subscribe to; such a socket is for `receive` only. Another `protocol`
+        of netlink is talked to in the same way.
         """
-        self._socket = _open() if netns is None else run_in_netns(netns, _open)
+        self._socket = _open(protocol) if netns is None else run_in_netns(netns, _open, protocol)
         self._sequence = 0
         for group in groups:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
@@ -143,8 +146,8 @@ class NetlinkSocket:
         return parse_messages(self._socket.recv(RECEIVE_BYTES))
 
 
-def _open() -> _socket.socket:
-    sock = _socket.socket(AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+def _open(protocol: int) -> _socket.socket:
+    sock = _socket.socket(AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
     # Extended acknowledgements carry the kernel's own sentence; capped ones do not echo our request.
     for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
         sock.setsockopt(SOL_NETLINK, option, 1)
