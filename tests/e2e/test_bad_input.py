@@ -6,7 +6,6 @@ Every pod that cannot start must still go away when it is deleted.
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -473,6 +472,51 @@ def test_a_host_path_of_another_type_is_not_mounted(cluster: PodlingCluster, nam
     gone(cluster, namespace, "pod/typed")
 
 
+def traces(cluster: PodlingCluster, node: str, uid: str) -> str:
+    """Whatever on the node still has the pod's UID in its name, or belongs to it."""
+    plain = uid.replace("-", "_")
+    script = (
+        "podling ps -a --no-trunc; "
+        "ls -d /var/lib/kubelet/pods/* /var/log/pods/* /var/log/containers/* 2>/dev/null; "
+        "find /sys/fs/cgroup -type d -name '*pod*'; cut -d' ' -f5 /proc/self/mountinfo"
+    )
+    lines = cluster.node(node, "sh", "-c", script).splitlines()
+    return "\n".join(line for line in lines if uid in line or plain in line)
+
+
+def addresses(cluster: PodlingCluster, node: str) -> set[str]:
+    """What host-local has given away."""
+    listed = cluster.node(node, "sh", "-c", "ls /var/lib/cni/networks/*/ 2>/dev/null; true")
+    return set(re.findall(r"^[\d.]+$", listed, re.M))
+
+
+def test_pods_that_never_started_leave_nothing_on_the_node(cluster: PodlingCluster, namespace: str) -> None:
+    node = "kube-node-2"
+    held, networks = addresses(cluster, node), set(cluster.node(node, "ls", "/run/netns").split())
+    secret = {"name": "v", "secret": {"secretName": "absent"}}
+    memory = {"name": "m", "emptyDir": {"medium": "Memory"}}
+    mount = {"volumeMounts": [{"name": "m", "mountPath": "/m"}]}
+    on_node = {"namespace": namespace, "nodeName": node}
+    cluster.apply(
+        [
+            pod("image", {"name": "main", "image": "registry.invalid/none:1"}, **on_node),
+            pod("command", busybox("main", **mount) | {"command": ["none"]}, volumes=[memory], **on_node),
+            pod("volume", busybox("main", **mount), volumes=[memory, secret], **on_node),
+            pod("init", busybox("main"), initContainers=[busybox("first", "exit 1")], **on_node),
+        ]
+    )
+    waiting(cluster, namespace, "image", "ErrImagePull")
+    waiting(cluster, namespace, "command", "CrashLoopBackOff")
+    wait_event(cluster, namespace, "volume", "FailedMount", "absent")
+    wait_event(cluster, namespace, "init", "BackOff", "Back-off restarting failed container first")
+    uids = [p["metadata"]["uid"] for p in cluster.get("pods", "-n", namespace)["items"]]
+    assert all(traces(cluster, node, uid) for uid in uids)
+    cluster.kubectl("delete", "pods", "--all", "-n", namespace, "--timeout=30s")
+    assert [traces(cluster, node, uid) for uid in uids] == [""] * 4
+    assert addresses(cluster, node) <= held
+    assert set(cluster.node(node, "ls", "/run/netns").split()) <= networks
+
+
 # What does not exist inside a pod that does
 
 
@@ -607,4 +651,17 @@ def test_a_broken_kubeconfig_is_not_made_worse(cluster: PodlingCluster, tmp_path
     assert "Traceback" not in done.stderr
     assert broken.read_text() == "clusters: [\n"
     assert not Path("/var/lib/podling/clusters/broken").exists()
-    assert not os.path.exists("/sys/class/net/podling5")
+
+
+def test_down_removes_a_cluster_though_the_kubeconfig_broke_meanwhile(images: None, tmp_path: Path) -> None:
+    doomed = PodlingCluster("doomed", workers=0)
+    doomed.__enter__()
+    doomed.kubeconfig.write_text("clusters: [\n")
+    done = doomed.run([sys.executable, "-m", "podling.cli", "down"], check=False, timeout_s=60)
+    assert done.returncode == 1
+    assert str(doomed.kubeconfig) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("/var/lib/podling/clusters/doomed").exists()
+    doomed.kubeconfig.unlink()
+    with doomed:  # nothing is in the way of another one
+        pass

@@ -121,7 +121,7 @@ def test_patches_of_three_types(kubectl: Kubectl) -> None:
 
 
 def test_edit_sends_what_the_editor_changed(
-    cluster: PodlingCluster, kubectl: Kubectl, tmp_path: Path
+    cluster: PodlingCluster, kubectl: Kubectl, home: str, tmp_path: Path
 ) -> None:
     kubectl("create", "configmap", "edited", "--from-literal=a=before")
     editor = tmp_path / "editor"
@@ -130,14 +130,8 @@ def test_edit_sends_what_the_editor_changed(
     done = kubectl("edit", "configmap", "edited", env={"KUBE_EDITOR": str(editor)})
     assert done == "configmap/edited edited\n"
     assert kubectl("get", "configmap", "edited", "-o", "jsonpath={.data.a}") == "after"
-    again = cluster.kubectl_run(
-        *("-n", _namespace_of(kubectl), "edit", "configmap", "edited"), env={"KUBE_EDITOR": "true"}
-    )
+    again = cluster.kubectl_run("edit", "-n", home, "configmap", "edited", env={"KUBE_EDITOR": "true"})
     assert "Edit cancelled, no changes made." in again.stderr
-
-
-def _namespace_of(kubectl: Kubectl) -> str:
-    return kubectl("get", "configmap", "edited", "-o", "jsonpath={.metadata.namespace}")
 
 
 def test_diff_and_replace(cluster: PodlingCluster, kubectl: Kubectl, home: str) -> None:
