@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -9,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kernel.net_local import Namespaces
-
 from podling.cni.install import install
 from podling.cni.plugins import skel
 from podling.cni.plugins.find import MODULES, load_plugin
 from podling.cni.types import Args, Result
 from podling.linux.netlink import Netlink
-from podling.linux.netns import run_in_netns
+from podling.linux.netns import open_netns, run_in_netns
 
 
 class Node:
@@ -41,6 +41,29 @@ class Node:
     def bridge(self, **options: Any) -> dict[str, Any]:
         conf = {"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": True}
         return conf | {"ipam": self.ipam()} | options
+
+    def conf(self, kind: str, **options: Any) -> dict[str, Any]:
+        """A network of one plugin, with addresses of `ipam()` unless told otherwise."""
+        return {"cniVersion": "1.0.0", "name": "net", "type": kind, "ipam": self.ipam()} | options
+
+    def segment(self, name: str = "wan0", *addresses: str) -> Path:
+        """A link of the node, up, to a neighbour: its namespace, where `eth0` has the addresses."""
+        neighbour = self._namespaces.make(f"beyond-{name}")
+        with Netlink(neighbour) as there, Netlink(self.netns) as nl:
+            end = open_netns(neighbour)
+            try:
+                nl.link_add_veth(name, "eth0", peer_netns_fd=end)
+            finally:
+                os.close(end)
+            for address in addresses:
+                there.addr_add("eth0", ipaddress.ip_interface(address))
+            there.link_set("eth0", up=True)
+            nl.link_set(name, up=True)
+        return neighbour
+
+    def delete_twice(self, container: str, netns: Path | str, conf: dict[str, Any]) -> None:
+        for _ in range(2):
+            assert self.call("DEL", container, netns, conf) is None
 
     def write(self, name: str, conf: dict[str, Any]) -> None:
         (self.conf_dir / name).write_text(json.dumps(conf))

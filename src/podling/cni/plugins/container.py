@@ -45,7 +45,7 @@ def configure(
     `first_routes` come before those of IPAM, which may need them to reach their gateways.
     """
     if any(ip.address.version == 6 for ip in ipam.ips):
-        run_in_netns(netns, _allow_ipv6, link.name)
+        run_in_netns(netns, allow_ipv6, "lo", link.name)
     requests: list[Request] = [links.set_link(link.index, up=True)] if up else []
     requests += [addresses.add_address(link.index, ip.address, prefix_route=prefix_routes) for ip in ipam.ips]
     requests += [routes.add_route(route) for route in first_routes]
@@ -53,19 +53,24 @@ def configure(
     execute_all(inside, requests)
 
 
-def _allow_ipv6(ifname: str) -> None:
-    """Some machines disable IPv6 by default; its duplicate address detection would cost 1 to 2 seconds."""
-    for name, key, value in (
-        ("lo", "disable_ipv6", 0),
-        (ifname, "disable_ipv6", 0),
-        (ifname, "accept_dad", 0),
-    ):
-        try:
-            ensure_sysctl(("net", "ipv6", "conf", name, key), value)
-        except OSError as err:
-            raise CNIError(
-                IO_FAILURE, f"cannot set net.ipv6.conf.{name}.{key}: {err.strerror}", "IPv6 is not available"
-            ) from err
+def allow_ipv6(*names: str) -> None:
+    """For links of this thread's namespace that are about to get IPv6 addresses.
+
+    Some machines disable IPv6 by default. Duplicate address detection would cost 1 to 2 seconds, also that
+    of a link-local address: until it ends no neighbour can be asked for.
+    """
+    for name in names:
+        for key, value in (("disable_ipv6", 0), ("accept_dad", 0)):
+            if name == "lo" and key == "accept_dad":
+                continue  # has no neighbours
+            try:
+                ensure_sysctl(("net", "ipv6", "conf", name, key), value)
+            except OSError as err:
+                raise CNIError(
+                    IO_FAILURE,
+                    f"cannot set net.ipv6.conf.{name}.{key}: {err.strerror}",
+                    "IPv6 is not available",
+                ) from err
 
 
 def _kernel_route(route: CNIRoute, ipam: Result, oif: int) -> Route:

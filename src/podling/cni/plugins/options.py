@@ -9,6 +9,7 @@ options.end("ptp")  # raises ConfigError with everything that is wrong
 from __future__ import annotations
 
 from podling.cni.types import DNS, ConfigError
+from podling.linux.netlink.wire import mac_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,3 +64,13 @@ class Options:
         runtime = (raw.get("runtimeConfig") or {}).get("mac")
         convention = ((raw.get("args") or {}).get("cni") or {}).get("mac")
         return str(runtime or convention or self._args.cni_args.get("MAC", ""))
+
+    def valid_mac(self, default: str = "") -> str:
+        """`mac`, or the default when none is asked for; a fault when that is no MAC address."""
+        mac = self.mac or default
+        if mac:
+            try:
+                mac_bytes(mac)
+            except ValueError as err:
+                self._faults.append(f"invalid mac: {err}")
+        return mac

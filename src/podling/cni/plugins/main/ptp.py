@@ -1,0 +1,222 @@
+"""ptp: wires a container to its node with a veth pair and routes, without a bridge.
+
+Each container has a link of its own to the node, and everything it sends goes through the node's routing:
+
+    container eth0  10.1.1.5/24        10.1.1.1 dev eth0, 10.1.1.0/24 via 10.1.1.1
+    node vethXXXX   10.1.1.1/32        10.1.1.5 dev vethXXXX
+
+All containers of a subnet have the same gateway address, each at its own end of the node. ADD turns on
+forwarding. The order of the result's interfaces is the reference plugin's: host end, container's end.
+
+Options (the reference plugin's documentation, "ptp plugin"):
+
+    ipMasq         hide the container behind the node's address when it leaves its subnet
+    ipMasqBackend  "nftables", the default here
+    mtu            bytes, of both ends; 0 (default) is the kernel's choice
+    ipam           required, and must answer a gateway for each address
+    dns            returned in the result; without it, IPAM's settings are
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+from podling.cni.plugins import container, own_link, skel, veth
+from podling.cni.plugins.execute import delegate, delegate_add
+from podling.cni.plugins.main import masquerade
+from podling.cni.plugins.options import Options
+from podling.cni.types import (
+    CHECK_FAILED,
+    DNS,
+    UNSUPPORTED_FIELD,
+    Args,
+    CNIError,
+    ConfigError,
+    Interface,
+    Result,
+)
+from podling.linux.netlink import Netlink, Route, addresses, links, routes
+from podling.linux.record import record, replace
+from podling.linux.sysctl import ensure_forwarding
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from podling.cni.types import IPAddress, IPConfig, IPInterface, IPNetwork
+    from podling.linux.netlink import Link, Request
+
+ROUTE_SCOPE_HOST = addresses.RT_SCOPE_HOST
+
+
+@record
+class _Conf:
+    ip_masq: bool
+    mtu: int
+    ipam: str
+    dns: DNS
+
+
+def _parse(args: Args) -> _Conf:
+    options = Options(args)
+    conf = _Conf(
+        ip_masq=options.get("ipMasq", bool, False),
+        mtu=options.get("mtu", int, 0),
+        ipam=options.ipam,
+        dns=options.dns,
+    )
+    backend = options.get("ipMasqBackend", str, "")
+    options.refuse(conf.mtu < 0, f"invalid MTU {conf.mtu}")
+    options.refuse(not conf.ipam, "ipam: is required")
+    options.end("ptp")
+    if backend not in ("", "nftables"):
+        raise CNIError(
+            UNSUPPORTED_FIELD, f"ptp: ipMasqBackend {backend!r} is not supported", 'use "nftables"'
+        )
+    return conf
+
+
+def _add(args: Args) -> Result:
+    conf = _parse(args)
+    netns = skel.open_sandbox(args)
+    try:
+        with Netlink() as host, Netlink(netns) as inside:
+            ipam = delegate_add(conf.ipam, args)
+            try:
+                _require_gateways(conf, ipam)
+                ensure_forwarding({ip.address.version for ip in ipam.ips})
+                pair = veth.make_pair(args, host=host, inside=inside, netns=netns, mtu=conf.mtu)
+                try:
+                    return _wire(args, conf, ipam, pair, host=host, inside=inside, netns=netns)
+                except BaseException:
+                    container.undo(lambda: inside.link_del(pair.container.index, missing_ok=True))
+                    raise
+            except BaseException:
+                container.undo(lambda: delegate(conf.ipam, args, "DEL"), lambda: _unmasquerade(args))
+                raise
+    finally:
+        os.close(netns)
+
+
+def _wire(
+    args: Args, conf: _Conf, ipam: Result, pair: veth.Pair, *, host: Netlink, inside: Netlink, netns: int
+) -> Result:
+    """Everything after the pair; the caller undoes it."""
+    host_end = host.link_get(pair.host)
+    if any(ip.address.version == 6 for ip in ipam.ips):
+        container.allow_ipv6(host_end.name)
+    # The container's end first: whoever the node tells of the address must find it there.
+    container.configure(
+        pair.container,
+        ipam,
+        inside=inside,
+        netns=netns,
+        # The subnet is not on this link, and only the gateway is a neighbour.
+        prefix_routes=False,
+        first_routes=[route for ip in ipam.ips for route in _container_routes(ip, pair.container)],
+    )
+    host.execute(*_host_requests(ipam, host_end))
+    if conf.ip_masq:
+        masquerade.add(args.name, args.ifname, args.container_id, [ip.address for ip in ipam.ips])
+    return Result(
+        interfaces=(
+            Interface(name=host_end.name, mac=host_end.mac, mtu=host_end.mtu),
+            Interface(name=args.ifname, mac=pair.container.mac, sandbox=args.netns, mtu=pair.container.mtu),
+        ),
+        ips=tuple(replace(ip, interface=1) for ip in ipam.ips),
+        routes=ipam.routes,
+        dns=conf.dns or ipam.dns,
+    )
+
+
+def _require_gateways(conf: _Conf, ipam: Result) -> None:
+    container.require_ips(ipam, conf.ipam)
+    for ip in ipam.ips:
+        if ip.gateway is None:
+            raise ConfigError(
+                f"ptp: IPAM answered no gateway for {ip.address}",
+                "the node's end of the link needs one: set ipam.gateway",
+            )
+
+
+def _container_routes(ip: IPConfig, link: Link) -> list[Route]:
+    gateway = _host_network(ip.gateway)
+    found = [_route(gateway, link, ip.address.ip, scope=routes.RT_SCOPE_LINK)]
+    if ip.address.network.num_addresses > 1:
+        found.append(replace(_route(ip.address.network, link, ip.address.ip), gateway=ip.gateway))
+    return found
+
+
+def _route(dst: IPNetwork, link: Link, source: IPAddress | None, *, scope: int | None = None) -> Route:
+    return Route(dst=dst, oif=link.index, prefsrc=source, scope=scope, protocol=routes.RTPROT_BOOT)
+
+
+def _host_network(address: IPAddress | None) -> IPNetwork:
+    """The network of one address."""
+    assert address is not None  # _require_gateways
+    return ipaddress.ip_network(address)
+
+
+def _host_requests(ipam: Result, host_end: Link) -> list[Request]:
+    requests = [links.set_link(host_end.index, up=True)]
+    gateways = dict.fromkeys(_host_network(ip.gateway) for ip in ipam.ips)
+    for gateway in gateways:
+        requests.append(addresses.add_address(host_end.index, _interface(gateway)))
+    for ip in ipam.ips:
+        # Replaced, not added: the address may still lead to a former owner's pair that is about to go.
+        to_container = _host_network(ip.address.ip)
+        requests.append(routes.replace_route(_route(to_container, host_end, None, scope=ROUTE_SCOPE_HOST)))
+    return requests
+
+
+def _interface(network: IPNetwork) -> IPInterface:
+    return ipaddress.ip_interface((network.network_address, network.prefixlen))
+
+
+def _delete(args: Args) -> None:
+    """The pair first, and with it all addresses and routes: they must not outlive the reservation."""
+    veth.delete_pair(args)
+    container.delegate_delete(args)
+    _unmasquerade(args)
+
+
+def _unmasquerade(args: Args) -> None:
+    if args.conf.get("ipMasq"):
+        masquerade.remove(args.name, args.ifname, args.container_id)
+
+
+def _check(args: Args) -> None:
+    conf = _parse(args)
+    delegate(conf.ipam, args, "CHECK")
+    previous = container.previous_result(args)
+    netns = skel.open_sandbox(args)
+    try:
+        with Netlink() as host, Netlink(netns) as inside:
+            link = container.check(args, previous, inside, kind="veth")
+            _check_host_end(host, link, previous)
+    finally:
+        os.close(netns)
+
+
+def _check_host_end(host: Netlink, link: Link, previous: Result) -> None:
+    """Differs from upstream, which looks at the container's end only."""
+    end = host.link_find(link.peer_index)
+    if end is None or end.kind != "veth" or end.peer_index != link.index:
+        raise CNIError(CHECK_FAILED, f"the host end of {link.name} is gone")
+    present = {address.interface for address in host.addr_list(end.index)}
+    reached = {route.dst for route in host.route_list(oif=end.index)}
+    for ip in previous.ips:
+        if ip.gateway and _interface(_host_network(ip.gateway)) not in present:
+            raise CNIError(CHECK_FAILED, f"gateway address {ip.gateway} is gone from {end.name}")
+        if _host_network(ip.address.ip) not in reached:
+            raise CNIError(CHECK_FAILED, f"route to {ip.address.ip} is gone from {end.name}")
+
+
+def _gc(args: Args) -> None:
+    own_link.delegate_gc(args)
+    if args.conf.get("ipMasq"):
+        masquerade.remove_others(args.name, args.valid_attachments)
+
+
+PLUGIN = skel.Plugin(
+    name="ptp", add=_add, delete=_delete, check=_check, status=own_link.delegate_status, gc=_gc
+)
