@@ -117,9 +117,10 @@ def test_an_exhausted_range_as_a_program_says_it(node: Node):
 
 @needs_reference
 def test_our_bridge_executes_a_foreign_ipam_plugin(node: Node):
-    """`static` is not ours: it is executed, and its error handed on."""
+    """This `static` is not ours: it is executed, and its error handed on."""
     pod = node.pod("pod")
     ipam = {"type": "static", "addresses": [{"address": "10.7.0.2/24", "gateway": "10.7.0.1"}]}
+    (node.bin_dir / "static").unlink()
     (node.bin_dir / "static").symlink_to(REFERENCE / "static")
     conf = node.bridge(isDefaultGateway=True, ipam=ipam)
     result = node.add("c1", pod, conf)

@@ -107,7 +107,7 @@ def test_without_a_lease_it_says_what_is_missing(node: Node, conf: dict[str, Any
     with pytest.raises(ConfigError, match="is missing FLANNEL_SUBNET, FLANNEL_IPMASQ"):
         node.call("STATUS", "c1", "", conf)
     env.write_text(LEASE.replace("1472", "x"))
-    with pytest.raises(ConfigError, match="subnet.env: invalid literal"):
+    with pytest.raises(ConfigError, match=r"subnet\.env: invalid literal"):
         node.call("STATUS", "c1", "", conf)
     env.write_text(LEASE)
     node.call("STATUS", "c1", "", conf)

@@ -51,14 +51,8 @@ def test_addresses_routes_and_dns_are_as_written(node: Node):
 
 
 def execute(node: Node, conf: dict[str, Any], args: str = "") -> dict[str, Any]:
-    status, result = node.execute(
-        "ADD",
-        {"cniVersion": "1.0.0", "name": "net"} | conf,
-        plugin="static",
-        CONTAINERID="c1",
-        NETNS="x",
-        ARGS=args,
-    )
+    conf = {"cniVersion": "1.0.0", "name": "net"} | conf
+    _, result = node.execute("ADD", conf, plugin="static", CONTAINERID="c1", NETNS="x", ARGS=args)
     assert result is not None
     return result
 
@@ -66,8 +60,8 @@ def execute(node: Node, conf: dict[str, Any], args: str = "") -> dict[str, Any]:
 def test_arguments_add_to_or_replace_the_configured_addresses(node: Node):
     conf: dict[str, Any] = {"ipam": ipam("10.1.0.2/24")}
 
-    def given(args: str = "", **more: Any) -> list[tuple[str, str | None]]:
-        return [(ip["address"], ip.get("gateway")) for ip in execute(node, conf | more, args)["ips"]]
+    def given(cni_args: str = "", **more: Any) -> list[tuple[str, str | None]]:
+        return [(ip["address"], ip.get("gateway")) for ip in execute(node, conf | more, cni_args)["ips"]]
 
     assert given() == [("10.1.0.2/24", None)]
     assert given("IP=10.2.0.2/24, 10.3.0.2/24;GATEWAY=10.2.0.1,10.1.0.1") == [
@@ -104,7 +98,7 @@ def test_check_compares_with_the_configuration(node: Node):
     conf = node.bridge(ipam=ipam("10.1.0.2/24"))
     result = node.add("c1", pod, conf).to_json("1.0.0")
     changed = conf | {"ipam": ipam("10.1.0.3/24"), "prevResult": result}
-    with pytest.raises(CNIError, match="Failed to match addr 10.1.0.3") as caught:
+    with pytest.raises(CNIError, match=r"Failed to match addr 10\.1\.0\.3") as caught:
         node.call("CHECK", "c1", pod, changed)
     assert caught.value.code == CHECK_FAILED
     with pytest.raises(ConfigError):

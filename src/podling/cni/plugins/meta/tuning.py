@@ -201,7 +201,7 @@ def _save(args: Args, conf: TuningConf, nl: Netlink) -> None:
 
 
 def _restore(args: Args, conf: TuningConf) -> None:
-    """Give the interface back what it had; without a backup, namespace or interface there is nothing to do."""
+    """Give the interface back what it had; nothing to do without a backup, namespace or interface."""
     path = _backup_path(args, conf)
     try:
         with open(path, "rb") as file:
