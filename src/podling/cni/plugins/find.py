@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MARKER = "# podling-cni-plugin: "
 MODULES = {
+    "bandwidth": "podling.cni.plugins.meta.bandwidth",
     "bridge": "podling.cni.plugins.main.bridge",
     "dummy": "podling.cni.plugins.main.dummy",
     "flannel": "podling.cni.plugins.meta.flannel",
