@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from e2e.shorthand import container_status, events, gone, inside, ready, wait_event
 from podling.machine.kubectl import kubectl_path
@@ -270,6 +271,25 @@ def test_a_namespace_on_its_way_out_takes_nothing_new(cluster: PodlingCluster, n
     cluster.kubectl("patch", "configmap", "holds", "-n", namespace, "--type=merge", "-p", patch)
     cluster.kubectl("wait", f"namespace/{namespace}", "--for=delete", "--timeout=20s")
     cluster.kubectl("create", "namespace", namespace)
+
+
+def test_strangers_are_turned_away(cluster: PodlingCluster, tmp_path: Path) -> None:
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    (user,) = [u for u in config["users"] if u["name"] == f"podling-{cluster.name}"]
+    (server,) = [c for c in config["clusters"] if c["name"] == f"podling-{cluster.name}"]
+
+    def attempt(name: str) -> str:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(config))
+        return refuse(cluster, "get", "pods", f"--kubeconfig={path}", f"--context=podling-{cluster.name}")
+
+    user["user"] = {"token": "made-up"}
+    assert "You must be logged in to the server" in attempt("token")
+    server["cluster"]["server"] = server["cluster"]["server"].replace(":6443", ":6444")
+    assert "was refused - did you specify the right host or port?" in attempt("port")
+    server["cluster"]["server"] = server["cluster"]["server"].replace(":6444", ":6443")
+    del server["cluster"]["certificate-authority-data"]
+    assert "certificate signed by unknown authority" in attempt("authority")
 
 
 # What the scheduler cannot place
