@@ -7,7 +7,6 @@ what both must agree on is public knowledge: group, version, plural and scope.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import msgspec
@@ -73,9 +72,11 @@ def info(kind: type) -> ResourceInfo:
     return RESOURCES[_PARTIAL.get(kind, kind)]
 
 
-@cache
-def metadata_only(kind: type) -> type[Any]:
+def metadata_only(kind: type[Any]) -> type[Any]:
     """A type of the same resource that has nothing but metadata: what it does not know is not decoded."""
+    known = next((partial for partial, whole in _PARTIAL.items() if whole is kind), None)
+    if known is not None:
+        return known
     whole: Any = kind()
     made = msgspec.defstruct(
         f"Partial{kind.__name__}",

@@ -6,6 +6,7 @@ from podling.api.defaults import apply_defaults
 from podling.apiserver import errors, objects, registry
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.objects import Object
+from podling.apiserver.resource import Resource
 from podling.apiserver.strategies.service import recall
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -18,6 +19,7 @@ async def bootstrap(cluster: Cluster, port: int) -> None:
         await _ensure(cluster, "namespaces", "", _object("Namespace", name))
     await _ensure_kubernetes_service(cluster, port)
     await _ensure_kubernetes_endpoints(cluster, port)
+    await _ensure_kubernetes_slice(cluster, port)
 
 
 async def _recall_services(cluster: Cluster) -> None:
@@ -27,8 +29,7 @@ async def _recall_services(cluster: Cluster) -> None:
 
 
 async def _ensure(cluster: Cluster, plural: str, namespace: str, obj: Object) -> None:
-    resource = cluster.find("", "v1", plural)
-    assert resource is not None
+    resource = next(r for r in cluster.resources.values() if r.plural == plural)
     if await cluster.store.get(resource.key(namespace, obj["metadata"]["name"])) is None:
         apply_defaults(resource.kind, obj)
         await registry.create(cluster, resource, namespace, obj)
@@ -56,15 +57,29 @@ async def _ensure_kubernetes_endpoints(cluster: Cluster, port: int) -> None:
     endpoints = _object("Endpoints", "kubernetes", labels={"endpointslice.kubernetes.io/skip-mirror": "true"})
     endpoints["subsets"] = subsets
     await _ensure(cluster, "endpoints", "default", endpoints)
-    resource = cluster.find("", "v1", "endpoints")
+    await _change(cluster, cluster.find("", "v1", "endpoints"), {"subsets": subsets})
+
+
+async def _ensure_kubernetes_slice(cluster: Cluster, port: int) -> None:
+    address = str(cluster.config.advertise_address)
+    contents: Object = {
+        "addressType": "IPv6" if ":" in address else "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    }
+    endpoint_slice = _object(
+        "EndpointSlice", "kubernetes", labels={"kubernetes.io/service-name": "kubernetes"}
+    )
+    await _ensure(cluster, "endpointslices", "default", {**endpoint_slice, **contents})
+    await _change(cluster, cluster.find("discovery.k8s.io", "v1", "endpointslices"), contents)
+
+
+async def _change(cluster: Cluster, resource: Resource | None, contents: Object) -> None:
+    """Put `contents` into the object `default/kubernetes`, if there is one."""
     assert resource is not None
-
-    def point_here(current: Object) -> Object:
-        current["subsets"] = subsets
-        return current
-
+    target = registry.Target(resource, "default", "kubernetes")
     try:
-        await registry.update(cluster, registry.Target(resource, "default", "kubernetes"), point_here)
+        await registry.update(cluster, target, lambda current: {**current, **contents})
     except errors.APIError as err:
         if err.code != 404:
             raise

@@ -130,16 +130,24 @@ class Client:
         *,
         grace_period_s: int | None = None,
         uid: str | None = None,
+        resource_version: str | None = None,
+        propagation: str | None = None,
     ) -> None:
         """Ask for deletion; an object with finalizers or a grace period stays for a while.
 
-        `uid` guards against deleting a namesake (ConflictError). NotFoundError when it is gone already.
+        `uid` guards against deleting a namesake, `resource_version` against deleting what has changed
+        (ConflictError). `propagation` is what becomes of dependents: Background, Foreground, Orphan.
+        NotFoundError when it is gone already.
         """
+        guarded = uid is not None or resource_version is not None
         options = meta_v1.DeleteOptions(
             api_version="v1",
             kind="DeleteOptions",
             grace_period_seconds=grace_period_s,
-            preconditions=None if uid is None else meta_v1.Preconditions(uid=uid),
+            propagation_policy=propagation,
+            preconditions=meta_v1.Preconditions(uid=uid, resource_version=resource_version)
+            if guarded
+            else None,
         )
         await self._request("DELETE", info(kind).path(namespace, name), body=codec.encode(options))
 

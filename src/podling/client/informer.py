@@ -69,6 +69,15 @@ class Informer(Generic[T]):
         self._resource_version = ""
 
     @property
+    def kind(self) -> type[T]:
+        return self._kind
+
+    @property
+    def is_complete(self) -> bool:
+        """It holds every object of its kind, not a selection."""
+        return not (self._namespace or self._field_selector or self._label_selector)
+
+    @property
     def store(self) -> Mapping[Key, T]:
         return MappingProxyType(self._objects)
 
@@ -78,6 +87,14 @@ class Informer(Generic[T]):
 
     def get(self, name: str, namespace: str = "") -> T | None:
         return self._objects.get((namespace, name))
+
+    def has_seen(self, resource_version: str | None) -> bool:
+        """Whether `store` is at least as new as a write that was answered with this resourceVersion.
+
+        Versions are numbers that grow over all kinds of a server, so one compares them (Kubernetes API
+        concepts, "Resource versions").
+        """
+        return not resource_version or int(self._resource_version or 0) >= int(resource_version)
 
     def add_handler(self, handler: Handler[T]) -> None:
         """Call `handler` for every change from now on, and at once for what is in the store already."""

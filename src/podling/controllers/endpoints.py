@@ -59,11 +59,11 @@ class EndpointsController:
         self._queue.add(object_key(service))
 
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
-        if old is not None and new is not None and _relevant(old) == _relevant(new):
+        if old is not None and new is not None and relevant(old) == relevant(new):
             return
         for key, service in self._informers.services.store.items():
             selector = service.spec.selector if service.spec else {}
-            if selector and any(_selects(service, pod) for pod in (old, new) if pod is not None):
+            if selector and any(selects(service, pod) for pod in (old, new) if pod is not None):
                 self._queue.add(key)
 
     def _on_endpoints(self, old: Endpoints | None, new: Endpoints | None) -> None:
@@ -104,7 +104,7 @@ class EndpointsController:
                 return
 
 
-def _relevant(pod: Pod) -> tuple[object, ...]:
+def relevant(pod: Pod) -> tuple[object, ...]:
     """What of a pod shows in endpoints."""
     status, spec = pod.status, pod.spec
     return (
@@ -118,7 +118,7 @@ def _relevant(pod: Pod) -> tuple[object, ...]:
     )
 
 
-def _selects(service: Service, pod: Pod) -> bool:
+def selects(service: Service, pod: Pod) -> bool:
     assert service.spec is not None
     return service.metadata.namespace == pod.metadata.namespace and all(
         pod.metadata.labels.get(key) == value for key, value in service.spec.selector.items()
@@ -135,11 +135,11 @@ def compute_subsets(service: Service, pods: Iterable[Pod]) -> list[EndpointSubse
     assert spec is not None
     grouped: dict[tuple[tuple[str, int, str], ...], tuple[list[Pod], list[Pod]]] = {}
     for pod in pods:
-        if not _selects(service, pod) or pod.status is None or not pod.status.pod_ip or is_terminal(pod):
+        if not selects(service, pod) or pod.status is None or not pod.status.pod_ip or is_terminal(pod):
             continue
         if is_deleting(pod) and not spec.publish_not_ready_addresses:
             continue
-        ports = _resolve_ports(spec.ports, pod)
+        ports = resolve_ports(spec.ports, pod)
         if spec.ports and not ports:
             continue
         ready, not_ready = grouped.setdefault(ports, ([], []))
@@ -160,7 +160,7 @@ def compute_subsets(service: Service, pods: Iterable[Pod]) -> list[EndpointSubse
     ]
 
 
-def _resolve_ports(ports: Iterable[ServicePort], pod: Pod) -> tuple[tuple[str, int, str], ...]:
+def resolve_ports(ports: Iterable[ServicePort], pod: Pod) -> tuple[tuple[str, int, str], ...]:
     found = []
     for port in ports:
         protocol = port.protocol or "TCP"

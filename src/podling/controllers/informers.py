@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+from podling.api.apps_v1 import Deployment, ReplicaSet
 from podling.api.coordination_v1 import Lease
-from podling.api.core_v1 import ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount
+from podling.api.core_v1 import (
+    ConfigMap,
+    Endpoints,
+    Namespace,
+    Node,
+    Pod,
+    ReplicationController,
+    Service,
+    ServiceAccount,
+)
+from podling.api.discovery_v1 import EndpointSlice
 from podling.client.client import Client
 from podling.client.informer import Informer
 
@@ -19,11 +30,15 @@ class Informers:
 
     def __init__(self, client: Client) -> None:
         self.config_maps = Informer(client, ConfigMap, field_selector=f"metadata.name={ROOT_CA_CONFIG_MAP}")
+        self.deployments = Informer(client, Deployment)
+        self.endpoint_slices = Informer(client, EndpointSlice)
         self.endpoints = Informer(client, Endpoints)
         self.leases = Informer(client, Lease, NODE_LEASE_NAMESPACE)
         self.namespaces = Informer(client, Namespace)
         self.nodes = Informer(client, Node)
         self.pods = Informer(client, Pod)
+        self.replica_sets = Informer(client, ReplicaSet)
+        self.replication_controllers = Informer(client, ReplicationController)
         self.service_accounts = Informer(
             client, ServiceAccount, field_selector=f"metadata.name={DEFAULT_SERVICE_ACCOUNT}"
         )

@@ -13,12 +13,17 @@ from typing import Protocol
 
 from podling.client.client import Client
 from podling.client.events import EventRecorder
+from podling.controllers.deployment import DeploymentController
 from podling.controllers.endpoints import EndpointsController
+from podling.controllers.endpointslice import EndpointSliceController
+from podling.controllers.garbage import GarbageCollector
 from podling.controllers.informers import Informers
 from podling.controllers.namespace import NamespaceController
 from podling.controllers.node_ipam import NodeIPAMController
 from podling.controllers.node_lifecycle import NodeLifecycleController
 from podling.controllers.pod_gc import PodGCController
+from podling.controllers.replicaset import replica_set_controller
+from podling.controllers.replication import replication_controller
 from podling.controllers.root_ca import RootCAController
 from podling.controllers.serviceaccount import ServiceAccountController
 from podling.controllers.taint_eviction import TaintEvictionController
@@ -55,21 +60,28 @@ class ControllerManager:
         """Until cancelled."""
         client, config = self._client, self._config
         informers = Informers(client)
-        node_events = EventRecorder(client, "node-controller")
-        eviction_events = EventRecorder(client, "taint-eviction-controller")
-        ipam_events = EventRecorder(client, "cidrAllocator")
+        recorders: list[EventRecorder] = []
+
+        def recorder(component: str) -> EventRecorder:
+            recorders.append(EventRecorder(client, component))
+            return recorders[-1]
+
+        garbage = GarbageCollector(client, informers)
         controllers: list[Controller] = [
+            DeploymentController(client, informers, recorder("deployment-controller")),
             EndpointsController(client, informers),
+            EndpointSliceController(client, informers),
+            garbage,
             NamespaceController(client, informers),
             NodeIPAMController(
                 client,
                 informers,
-                ipam_events,
+                recorder("cidrAllocator"),
                 cluster_cidr=config.cluster_cidr,
                 node_prefix=config.node_cidr_prefix,
             ),
             NodeLifecycleController(
-                client, informers, node_events, grace_period_s=config.node_grace_period_s
+                client, informers, recorder("node-controller"), grace_period_s=config.node_grace_period_s
             ),
             PodGCController(
                 client,
@@ -77,12 +89,14 @@ class ControllerManager:
                 quarantine_s=config.pod_gc_quarantine_s,
                 ended_limit=config.ended_pods_limit,
             ),
+            replica_set_controller(client, informers, recorder("replicaset-controller")),
+            replication_controller(client, informers, recorder("replication-controller")),
             ServiceAccountController(client, informers),
-            TaintEvictionController(client, informers, eviction_events),
+            TaintEvictionController(client, informers, recorder("taint-eviction-controller")),
         ]
         if config.root_ca:
             controllers.append(RootCAController(client, informers, config.root_ca))
-        runnables: list[Controller] = [informers, node_events, eviction_events, ipam_events, *controllers]
+        runnables: list[Controller] = [informers, *garbage.informers, *recorders, *controllers]
         async with asyncio.TaskGroup() as tasks:
             for runnable in runnables:
                 tasks.create_task(_run(runnable), name=type(runnable).__name__)

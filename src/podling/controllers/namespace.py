@@ -109,7 +109,8 @@ class NamespaceController:
         for resource in await self._discover():
             path = resource.path(name)
             if "deletecollection" in resource.verbs:
-                await self._client.raw("DELETE", path)
+                # Whatever the kind's own default: nothing of a namespace outlives it.
+                await self._client.raw("DELETE", path, query={"propagationPolicy": "Background"})
             for obj in await self._items(path):
                 meta = obj["metadata"]
                 if "deletecollection" not in resource.verbs:
