@@ -1,4 +1,5 @@
-"""`podling agent`: what runs on every node. The kubelet over our runtime, and the routes to other nodes.
+"""`podling agent`: what runs on every node. The kubelet over our runtime, and the network: routes to other
+nodes, services and DNS.
 
 One process, one event loop. Containers and their monitors are not its children's children: it may be
 killed at any moment, and the next one finds them again.
@@ -15,11 +16,15 @@ from pathlib import Path
 
 from podling.api import core_v1
 from podling.client.client import Client
+from podling.client.events import EventRecorder
 from podling.client.http import HttpTransport
 from podling.client.kubeconfig import client_config
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.kubelet import Kubelet
+from podling.network.dns.server import DNSServer
+from podling.network.proxy.proxy import ServiceProxy
 from podling.network.routes import RouteSync
+from podling.network.services import ServiceView
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.server import Runtime
 
@@ -45,6 +50,14 @@ class AgentConfig:
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[core_v1.Taint, ...] = ()
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    cluster_cidr: IPv4Network | None = None
+    """The range of all pods: what comes from outside it and goes to a service is masqueraded."""
+    service_cidr: IPv4Network | None = None
+    """The range of services: what is sent to one that does not exist is refused."""
+    service_proxy: bool = True
+    """Translate services on this node; off where a kube-proxy runs."""
+    dns: bool = True
+    """Answer the cluster's DNS on this node's address."""
     route_sync: bool = True
     """Keep routes to the other nodes' pod subnets: for networks whose CNI plugin does not."""
 
@@ -66,12 +79,36 @@ async def run_agent(config: AgentConfig) -> None:
             running = [tasks.create_task(kubelet.run(), name="kubelet")]
             if config.route_sync:
                 running.append(tasks.create_task(RouteSync(client, config.node_name).run(), name="routes"))
+            if config.service_proxy or config.dns:
+                running.append(tasks.create_task(_run_services(config, client), name="services"))
             await stop.wait()
             for task in running:
                 task.cancel()
     finally:
         await transport.close()
         await runtime.stop()
+
+
+async def _run_services(config: AgentConfig, client: Client) -> None:
+    view = ServiceView(client)
+    async with asyncio.TaskGroup() as tasks:
+        if config.service_proxy:
+            events = EventRecorder(client, "kube-proxy", config.node_name)
+            proxy = ServiceProxy(
+                view,
+                config.node_name,
+                node_ip=config.node_ip,
+                cluster_cidr=config.cluster_cidr,
+                service_cidr=config.service_cidr,
+                events=events,
+            )
+            tasks.create_task(events.run(), name="services: events")
+            tasks.create_task(proxy.run(), name="service proxy")
+        if config.dns:
+            networks = [cidr for cidr in (config.cluster_cidr, config.service_cidr) if cidr is not None]
+            server = DNSServer(view, config.node_ip, domain=config.cluster_domain, networks=networks)
+            tasks.create_task(server.run(), name="DNS")
+        tasks.create_task(view.run(), name="service view")
 
 
 def _kubelet_config(config: AgentConfig) -> KubeletConfig:

@@ -55,7 +55,9 @@ async def run_control_plane(config: ControlPlaneConfig, listener: socket.socket 
             controllers = ControllerManager(
                 Client(server.local_transport("system:kube-controller-manager", [])),
                 ControllerConfig(
-                    cluster_cidr=str(config.pod_cidr), root_ca=(config.pki / "ca.crt").read_text()
+                    cluster_cidr=str(config.pod_cidr),
+                    cluster_dns=str(config.service_cidr.network_address + 10),
+                    root_ca=(config.pki / "ca.crt").read_text(),
                 ),
             )
             running = [

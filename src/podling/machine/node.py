@@ -21,6 +21,7 @@ from podling.linux import syscalls as sc
 from podling.linux.processes import ProcessRef, reference
 from podling.machine import node_cgroup, node_files
 from podling.machine.config import NodeConfig
+from podling.machine.features import MissingFeatureError
 from podling.machine.paths import NodePaths
 
 NAMESPACES = ("cgroup", "ipc", "uts", "net", "pid", "mnt")
@@ -125,6 +126,8 @@ def _child(
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.set_inheritable(to_parent, False)
         os.execve(pause, ["/pause"], {})
+    except MissingFeatureError as err:
+        os.write(to_parent, str(err).encode())
     except BaseException as err:
         os.write(to_parent, f"{type(err).__name__}: {err}".encode())
     finally:

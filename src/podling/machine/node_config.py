@@ -53,6 +53,8 @@ def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
         node_ip=node.address,
         pod_cidr=node.pod_cidr,
         cluster_dns=(str(config.cluster_dns),),
+        cluster_cidr=config.pod_network,
+        service_cidr=config.service_network,
         labels={CONTROL_PLANE_ROLE: ""} if node.control_plane else {},
         taints=(core_v1.Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule"),) if control_plane_only else (),
     )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from podling.linux import syscalls as sc
-from podling.machine import node_cgroup, paths
+from podling.machine import features, node_cgroup, paths
 from podling.machine.config import NodeConfig
 from podling.machine.paths import NodePaths
 
@@ -73,7 +73,8 @@ def mount_view(node_paths: NodePaths) -> None:
 
 def _overlay(name: str, layers: Path) -> None:
     data = f"lowerdir=/{name},upperdir={layers}/upper,workdir={layers}/work"
-    sc.mount("overlay", f"/{name}", "overlay", data=data)
+    with features.overlay_on(str(layers)):
+        sc.mount("overlay", f"/{name}", "overlay", data=data)
 
 
 def _bind(fd: int, target: str) -> None:

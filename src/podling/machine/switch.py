@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from podling.linux.netlink import RTN_UNREACHABLE, Netlink, Route
-from podling.machine import egress
+from podling.machine import egress, features
 from podling.machine.config import ClusterConfig, NodeConfig
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -23,7 +23,10 @@ IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 def make(config: ClusterConfig) -> None:
     """Make the bridge, the machine's address on it and the routes."""
     with Netlink() as netlink:
-        netlink.link_add_bridge(config.switch_name)
+        # One that is there belongs to no cluster, or this one would not have got its index.
+        netlink.link_del(config.switch_name, missing_ok=True)
+        with features.link_kind("bridge", "CONFIG_BRIDGE"):
+            netlink.link_add_bridge(config.switch_name)
         netlink.addr_add(config.switch_name, config.switch_address)
         for route in _unreachable(config):
             netlink.route_replace(route)
@@ -37,7 +40,8 @@ def plug_in(config: ClusterConfig, node: NodeConfig, pid: int) -> None:
     try:
         with Netlink() as machine, Netlink(netns) as inside:
             port = port_name(config, node)
-            machine.link_add_veth(port, "eth0", peer_netns_fd=netns, master=config.switch_name, up=True)
+            with features.link_kind("veth", "CONFIG_VETH"):
+                machine.link_add_veth(port, "eth0", peer_netns_fd=netns, master=config.switch_name, up=True)
             inside.link_set("lo", up=True)
             inside.addr_add("eth0", node.interface)
             inside.link_set("eth0", up=True)
