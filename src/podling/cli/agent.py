@@ -24,6 +24,17 @@ import click
 @click.option("--node-ip", required=True, help="Address of the node.")
 @click.option("--pod-cidr", default=None, help="Addresses for pods. [default: the cluster assigns them]")
 @click.option("--cluster-dns", default="", help="Comma-separated addresses of the cluster's DNS servers.")
+@click.option("--cluster-cidr", default=None, help="Range of all pods. Others are masqueraded to services.")
+@click.option("--service-cidr", default=None, help="Range of the cluster IPs of services.")
+@click.option(
+    "--service-proxy/--no-service-proxy",
+    default=True,
+    show_default=True,
+    help="Translate services on this node; turn off where a kube-proxy does.",
+)
+@click.option(
+    "--dns/--no-dns", default=True, show_default=True, help="Answer the cluster's DNS on port 10053."
+)
 @click.option("--cluster-domain", default="cluster.local", show_default=True, help="Domain of the cluster.")
 @click.option(
     "--cni-conf-dir",
@@ -52,6 +63,10 @@ def command(
     node_ip: str,
     pod_cidr: str | None,
     cluster_dns: str,
+    cluster_cidr: str | None,
+    service_cidr: str | None,
+    service_proxy: bool,
+    dns: bool,
     cluster_domain: str,
     cni_conf_dir: Path,
     cni_bin_dir: Path,
@@ -73,6 +88,10 @@ def command(
             pod_cidr=IPv4Network(pod_cidr) if pod_cidr else None,
             cluster_dns=tuple(a.strip() for a in cluster_dns.split(",") if a.strip()),
             cluster_domain=cluster_domain,
+            cluster_cidr=IPv4Network(cluster_cidr) if cluster_cidr else None,
+            service_cidr=IPv4Network(service_cidr) if service_cidr else None,
+            service_proxy=service_proxy,
+            dns=dns,
             runtime=RuntimeConfig(cni_conf_dir=cni_conf_dir, cni_bin_dirs=(cni_bin_dir,)),
         )
     except ValueError as err:

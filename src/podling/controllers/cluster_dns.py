@@ -7,6 +7,7 @@ every query to the one of its own node. A service somebody gave a selector (to r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import Iterable
 
@@ -61,10 +62,8 @@ class ClusterDNSController:
     async def _reconcile(self) -> None:
         service = self._informers.services.get(NAME, NAMESPACE)
         if service is None:
-            try:
+            with contextlib.suppress(AlreadyExistsError):
                 await self._client.create(make_service(self._address), NAMESPACE)
-            except AlreadyExistsError:
-                pass
         elif service.spec is not None and service.spec.selector:
             return
         wanted = [

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from podling.client.client import Client
 from podling.client.events import EventRecorder
+from podling.controllers.cluster_dns import ClusterDNSController
 from podling.controllers.deployment import DeploymentController
 from podling.controllers.endpoints import EndpointsController
 from podling.controllers.endpointslice import EndpointSliceController
@@ -43,6 +44,8 @@ class ControllerConfig:
     """How long pods of a node that does not exist are spared: its kubelet may be registering."""
     ended_pods_limit: int = 12500
     """Ended pods kept for their logs and status; 0 keeps all."""
+    cluster_dns: str = ""
+    """Address of the service `kube-dns`; empty: somebody else makes it."""
     root_ca: str = ""
     """PEM of the cluster's authority, published as `kube-root-ca.crt`; empty: not published."""
 
@@ -94,6 +97,8 @@ class ControllerManager:
             ServiceAccountController(client, informers),
             TaintEvictionController(client, informers, recorder("taint-eviction-controller")),
         ]
+        if config.cluster_dns:
+            controllers.append(ClusterDNSController(client, informers, config.cluster_dns))
         if config.root_ca:
             controllers.append(RootCAController(client, informers, config.root_ca))
         runnables: list[Controller] = [informers, *garbage.informers, *recorders, *controllers]
