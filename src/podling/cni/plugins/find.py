@@ -22,6 +22,7 @@ MODULES = {
     "bandwidth": "podling.cni.plugins.meta.bandwidth",
     "bridge": "podling.cni.plugins.main.bridge",
     "dummy": "podling.cni.plugins.main.dummy",
+    "firewall": "podling.cni.plugins.meta.firewall",
     "flannel": "podling.cni.plugins.meta.flannel",
     "host-device": "podling.cni.plugins.main.host_device",
     "host-local": "podling.cni.plugins.ipam.host_local",
@@ -31,10 +32,12 @@ MODULES = {
     "portmap": "podling.cni.plugins.meta.portmap",
     "ptp": "podling.cni.plugins.main.ptp",
     "sample": "podling.cni.plugins.meta.sample",
+    "sbr": "podling.cni.plugins.meta.sbr",
     "static": "podling.cni.plugins.ipam.static",
     "tap": "podling.cni.plugins.main.tap",
     "tuning": "podling.cni.plugins.meta.tuning",
     "vlan": "podling.cni.plugins.main.vlan",
+    "vrf": "podling.cni.plugins.meta.vrf",
 }
 
 _seen: dict[tuple[str, int, int, int], str | None] = {}
