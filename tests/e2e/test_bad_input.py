@@ -492,16 +492,15 @@ def test_a_host_path_of_another_type_is_not_mounted(cluster: PodlingCluster, nam
     gone(cluster, namespace, "pod/typed")
 
 
-def traces(cluster: PodlingCluster, node: str, uid: str) -> str:
-    """Whatever on the node still has the pod's UID in its name, or belongs to it."""
-    plain = uid.replace("-", "_")
+def traces(cluster: PodlingCluster, node: str, uids: list[str]) -> dict[str, list[str]]:
+    """By pod UID, whatever on the node still has it in its name."""
     script = (
         "podling ps -a --no-trunc; "
         "ls -d /var/lib/kubelet/pods/* /var/log/pods/* /var/log/containers/* 2>/dev/null; "
         "find /sys/fs/cgroup -type d -name '*pod*'; cut -d' ' -f5 /proc/self/mountinfo"
     )
     lines = cluster.node(node, "sh", "-c", script).splitlines()
-    return "\n".join(line for line in lines if uid in line or plain in line)
+    return {uid: [line for line in lines if uid in line or uid.replace("-", "_") in line] for uid in uids}
 
 
 def addresses(cluster: PodlingCluster, node: str) -> set[str]:
@@ -530,9 +529,9 @@ def test_pods_that_never_started_leave_nothing_on_the_node(cluster: PodlingClust
     wait_event(cluster, namespace, "volume", "FailedMount", "absent")
     wait_event(cluster, namespace, "init", "BackOff", "Back-off restarting failed container first")
     uids = [p["metadata"]["uid"] for p in cluster.get("pods", "-n", namespace)["items"]]
-    assert all(traces(cluster, node, uid) for uid in uids)
+    assert all(traces(cluster, node, uids).values())
     cluster.kubectl("delete", "pods", "--all", "-n", namespace, "--timeout=30s")
-    assert [traces(cluster, node, uid) for uid in uids] == [""] * 4
+    assert traces(cluster, node, uids) == {uid: [] for uid in uids}
     assert addresses(cluster, node) <= held
     assert set(cluster.node(node, "ls", "/run/netns").split()) <= networks
 
