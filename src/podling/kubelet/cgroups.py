@@ -19,9 +19,13 @@ from podling.api import core_v1
 from podling.api.pods import qos_class
 from podling.kubelet import names, resources
 from podling.kubelet.config import KubeletConfig
-from podling.linux.cgroups import Cgroups, Limits
+from podling.linux.cgroups import Cgroups, Layout, Limits
 
 ROOT = "kubepods"
+
+CONTAINER_FILES_V2 = {"memory.oom.group": "1", "memory.swap.max": "0"}
+"""Out of memory ends a container as a whole (upstream's `singleProcessOOMKill: false`), and its limit is not
+stretched by swapping (`NoSwap`)."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,8 @@ class PodCgroups:
         self._config = config
         self._root = f"{config.cgroup_root.rstrip('/')}/{ROOT}"
         self._cgroups = Cgroups() if config.cgroups_per_qos else None
+        self.container_files: dict[str, str] = {}
+        """cgroup v2 files that every container gets; empty on v1. Known after `ensure_roots`."""
 
     def ensure_roots(self) -> None:
         """Make the QoS parents; best effort has the smallest weight there is. Idempotent."""
@@ -41,6 +47,10 @@ class PodCgroups:
         self._cgroups.create(self._root)
         self._cgroups.create(f"{self._root}/burstable")
         self._cgroups.create(f"{self._root}/besteffort", Limits(cpu_shares=resources.MIN_SHARES))
+        folder = self._cgroups.path(self._root, "memory")
+        if folder is not None and self._cgroups.layout is Layout.V2:
+            # A kernel without swap has no file for it.
+            self.container_files = {n: v for n, v in CONTAINER_FILES_V2.items() if (folder / n).exists()}
 
     def create(self, pod: core_v1.Pod) -> None:
         """Make the pod's cgroup and set its limits. Idempotent. Raises OSError."""

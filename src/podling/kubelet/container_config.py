@@ -73,6 +73,8 @@ class ContainerContext:
     hosts_file: Path | None = None
     termination_file: Path | None = None
     node_memory_bytes: int = 0
+    cgroup_files: Mapping[str, str] = field(default_factory=dict)
+    """cgroup v2 files every container gets."""
     target_id: str = ""
     """Container whose PID namespace an ephemeral container joins."""
 
@@ -115,7 +117,9 @@ def build_container_config(
         stdin_once=bool(container.stdin_once),
         tty=bool(container.tty),
         linux=cri.LinuxContainerConfig(
-            resources=resources.container_resources(pod, container, context.node_memory_bytes),
+            resources=resources.container_resources(
+                pod, container, context.node_memory_bytes, context.cgroup_files
+            ),
             security_context=_security_context(pod, container, context),
         ),
         stop_signal=_stop_signal(container),

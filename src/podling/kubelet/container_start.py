@@ -134,6 +134,7 @@ async def _configure(services: PodServices, request: StartRequest, image: cri.Im
         hosts_file=hosts,
         termination_file=create_message_file(services.config, uid, container.name, request.start.attempt),
         node_memory_bytes=services.node_memory_bytes,
+        cgroup_files=services.cgroups.container_files,
         target_id=_target_id(request),
     )
     return build_container_config(pod, container, context)

@@ -6,6 +6,7 @@ what people compare with on a real node.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from podling.api import core_v1
@@ -75,8 +76,12 @@ def oom_score_adj(pod: core_v1.Pod, container: names.AnyContainer, node_memory_b
 
 
 def container_resources(
-    pod: core_v1.Pod, container: names.AnyContainer, node_memory_bytes: int
+    pod: core_v1.Pod,
+    container: names.AnyContainer,
+    node_memory_bytes: int,
+    unified: Mapping[str, str] | None = None,
 ) -> cri.LinuxContainerResources:
+    """`unified`: cgroup v2 files to set besides, none on v1."""
     needs = _requirements(container)
     requests, limits = amounts(needs.requests), amounts(needs.limits)
     # A limit without a request is also the request (the API server defaults it; be sure).
@@ -87,6 +92,7 @@ def container_resources(
         cpu_shares=cpu_shares(shares_from or 0),
         memory_limit_in_bytes=limits.memory_bytes or 0,
         oom_score_adj=oom_score_adj(pod, container, node_memory_bytes),
+        unified=dict(unified or {}),
     )
 
 

@@ -221,3 +221,12 @@ def test_a_host_network_pod_has_the_nodes_hosts() -> None:
 
 def test_long_names_become_host_names_of_63_characters() -> None:
     assert pod_hostname(make_pod(name="a" * 62 + "-bcd")) == "a" * 62
+
+
+def test_the_files_of_cgroup_v2_are_handed_to_the_runtime() -> None:
+    files = {"memory.oom.group": "1", "memory.swap.max": "0"}
+    pod = make_pod(container())
+    context = ContainerContext(attempt=0, image_id="sha256:b", image_user=ImageUser(), cgroup_files=files)
+    config = build_container_config(pod, pod.spec.containers[0], context)
+    assert config.linux.resources.unified == files
+    assert build().linux.resources.unified == {}
