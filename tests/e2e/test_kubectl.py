@@ -522,3 +522,11 @@ def test_logs_of_an_earlier_run_and_by_selector(cluster: PodlingCluster, namespa
     assert cluster.kubectl("logs", "-l", "app=counting", "-n", namespace) == "run 1\n"
     assert cluster.kubectl("logs", "counting", "-n", namespace, "--since=1h", "--limit-bytes=3") == "run"
     assert inside(cluster, namespace, "counting", "cat /n/count") == "2"
+
+
+def test_impersonation_judges_by_the_other_users_rights(cluster: PodlingCluster) -> None:
+    assert cluster.kubectl("auth", "can-i", "delete", "nodes").strip() == "yes"
+    refused = cluster.kubectl_run("auth", "can-i", "delete", "nodes", "--as=nobody")
+    assert (refused.stdout.strip(), refused.returncode) == ("no", 1)
+    listed = cluster.kubectl_run("get", "nodes", "--as=nobody")
+    assert 'User "nobody" cannot list resource "nodes"' in listed.stderr

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from multidict import CIMultiDictProxy
+
+from podling.apiserver import errors
 from podling.apiserver.request import ALL_AUTHENTICATED, ANONYMOUS, User
 
 ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 """Open to everyone: load balancers and people ask them before they have an identity."""
+
+MASTERS = "system:masters"
+SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
 
 
 def user_of(certificate: dict[str, Any] | None) -> User:
@@ -31,3 +37,30 @@ def user_of(certificate: dict[str, Any] | None) -> User:
 
 def user(name: str, groups: tuple[str, ...]) -> User:
     return User(name, (*groups, ALL_AUTHENTICATED))
+
+
+def impersonated(asking: User, headers: CIMultiDictProxy[str]) -> User:
+    """The user the request is to be judged as: the one of the Impersonate headers, if it carries any.
+
+    Kubernetes documentation, "User impersonation". Only `system:masters` may. Raises APIError 403, or 500
+    (as upstream) for groups or extra fields of no user.
+    """
+    wanted = [name for name in headers if name.lower().startswith("impersonate-")]
+    if not wanted:
+        return asking
+    name = headers.get("Impersonate-User", "")
+    if not name:
+        raise errors.internal(f"requested {sorted(set(wanted))} without impersonating a user")
+    if MASTERS not in asking.groups:
+        raise errors.forbidden(
+            "users",
+            name,
+            f'User "{asking.name}" cannot impersonate resource "users" in API group "" at the cluster scope',
+        )
+    groups = tuple(headers.getall("Impersonate-Group", ()))
+    if not groups and name.startswith(SERVICE_ACCOUNT_PREFIX):
+        namespace = name.removeprefix(SERVICE_ACCOUNT_PREFIX).partition(":")[0]
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+    if name == ANONYMOUS.name:
+        return ANONYMOUS
+    return user(name, groups)

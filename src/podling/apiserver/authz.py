@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from podling.apiserver import errors
+from podling.apiserver.authn import MASTERS
 from podling.apiserver.objects import View
 from podling.apiserver.request import Request, User
 from podling.apiserver.requestinfo import RequestInfo
 
-MASTERS = "system:masters"
 NODES = "system:nodes"
 NODE_PREFIX = "system:node:"
 NODE_LEASES = "kube-node-lease"

@@ -93,8 +93,8 @@ class HttpsServer:
             await asyncio.wait(self._writes, timeout=SHUTDOWN_S)
 
     async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
-        user = _user_of(incoming)
         try:
+            user = authn.impersonated(_user_of(incoming), incoming.headers)
             request = await _read(incoming, user)
         except errors.APIError as err:
             return _plain(error_response(err))
