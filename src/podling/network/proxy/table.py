@@ -32,6 +32,7 @@ class Table:
         self._hairpin: Counter[str] = Counter()
         self._sticky_uses: Counter[Backend] = Counter()
         self._ids: dict[Backend, int] = {}
+        self._idle: set[Backend] = set()
         self._next_id = 0
         self._elements: dict[str, dict[bytes, bytes | None]] = {}
         self._before: dict[_Slot, tuple[bool, bytes | None]] = {}
@@ -79,6 +80,7 @@ class Table:
                 if not waiting:
                     del self._contested[frontend]
                 self._own(heir, frontend, self._rules[heir])
+        self._forget_idle()
 
     def _release(self, key: Key, old: ServiceRules, *, kept: ServiceRules) -> list[Frontend]:
         freed = []
@@ -145,7 +147,7 @@ class Table:
             slot = ruleset.backend_key(frontend, number)
             if slot in self._elements.get(ruleset.STICKY_BACKENDS, {}):
                 return  # unchanged, or it would have been dropped
-            if not self._sticky_uses[backend]:
+            if backend not in self._ids:
                 self._next_id += 1
                 self._ids[backend] = self._next_id
                 value = nft.value(ruleset.backend_value(backend))
@@ -159,10 +161,16 @@ class Table:
         self._put(ruleset.STICKY_BACKENDS if sticky else ruleset.BACKENDS, slot, None, present=False)
         if sticky:
             self._sticky_uses[backend] -= 1
+            self._idle.add(backend)
+
+    def _forget_idle(self) -> None:
+        """Take back identities nobody uses; last, because a backend may only have changed its number."""
+        for backend in self._idle:
             if not self._sticky_uses[backend]:
                 del self._sticky_uses[backend]
                 ident = self._ids.pop(backend)
                 self._put(ruleset.BACKEND_IDS, ruleset.id_key(ident), None, present=False)
+        self._idle.clear()
 
     def _lost(self, frontend: Frontend, rules: ServiceRules) -> None:
         if frontend.protocol == UDP:
