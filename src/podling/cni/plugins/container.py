@@ -16,6 +16,7 @@ from podling.cni.types import (
 )
 from podling.linux.netlink import Netlink, Route, addresses, links, routes
 from podling.linux.netlink.client import execute_all
+from podling.linux.netlink.usable import UsableAddresses
 from podling.linux.netns import run_in_netns
 from podling.linux.sysctl import ensure_sysctl
 
@@ -37,20 +38,20 @@ def configure(
     inside: Netlink,
     netns: int,
     up: bool = True,
-    prefix_routes: bool = True,
-    first_routes: Sequence[Route] = (),
+    afterwards: Sequence[Request] = (),
 ) -> None:
-    """Set the link up and give it the addresses and routes, in one system call.
-
-    `first_routes` come before those of IPAM, which may need them to reach their gateways.
-    """
+    """Set the link up and give it the addresses and routes, in one system call, with what is to follow."""
+    requests: list[Request] = [links.set_link(link.index, up=True)] if up else []
+    requests += [addresses.add_address(link.index, ip.address) for ip in ipam.ips]
+    requests += [routes.add_route(_kernel_route(route, ipam, link.index)) for route in ipam.routes]
+    requests += afterwards
     if any(ip.address.version == 6 for ip in ipam.ips):
         run_in_netns(netns, allow_ipv6, "lo", link.name)
-    requests: list[Request] = [links.set_link(link.index, up=True)] if up else []
-    requests += [addresses.add_address(link.index, ip.address, prefix_route=prefix_routes) for ip in ipam.ips]
-    requests += [routes.add_route(route) for route in first_routes]
-    requests += [routes.add_route(_kernel_route(route, ipam, link.index)) for route in ipam.routes]
-    execute_all(inside, requests)
+        with UsableAddresses(netns) as usable:
+            inside.execute(*requests)
+            usable.wait(link.index, [ip.address for ip in ipam.ips])
+    else:
+        execute_all(inside, requests)
 
 
 def allow_ipv6(*names: str) -> None:

@@ -28,7 +28,6 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 AF_INET, AF_INET6 = 2, 10
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 3, 4, 8
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
-IFA_F_NOPREFIXROUTE = 0x200
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST = 0, 253, 254
 
 _IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
@@ -64,26 +63,19 @@ def add_address(
     interface: IPInterface,
     *,
     nodad: bool = True,
-    prefix_route: bool = True,
     replace: bool = False,
     scope: int = RT_SCOPE_UNIVERSE,
     broadcast: IPAddress | None = None,
     label: str | None = None,
 ) -> Request:
-    """`nodad` (IPv6 only) makes the address usable at once; detection would hold it back 1 to 2 seconds.
-
-    `prefix_route=False` keeps the kernel from adding a route to the address's subnet.
-    """
+    """`nodad` (IPv6 only) makes the address usable at once; detection would hold it back 1 to 2 seconds."""
     body = _body(index, interface, scope=scope)
     if broadcast is not None:
         body += attr(IFA_BROADCAST, broadcast.packed)
     if label is not None:
         body += attr_str(IFA_LABEL, label)
-    wanted = IFA_F_NODAD if nodad and interface.version == 6 else 0
-    if not prefix_route:
-        wanted |= IFA_F_NOPREFIXROUTE
-    if wanted:
-        body += attr_u32(IFA_FLAGS, wanted)
+    if nodad and interface.version == 6:
+        body += attr_u32(IFA_FLAGS, IFA_F_NODAD)
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
     return Request(kind=RTM_NEWADDR, flags=flags, body=body, what=f"add address {interface} to link {index}")
 

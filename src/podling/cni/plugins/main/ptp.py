@@ -37,6 +37,8 @@ from podling.cni.types import (
     Result,
 )
 from podling.linux.netlink import Netlink, Route, addresses, links, routes
+from podling.linux.netlink.usable import UsableAddresses
+from podling.linux.netlink.wire import mac_bytes
 from podling.linux.record import record, replace
 from podling.linux.sysctl import ensure_forwarding
 
@@ -44,8 +46,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from podling.cni.types import IPAddress, IPConfig, IPInterface, IPNetwork
     from podling.linux.netlink import Link, Request
-
-ROUTE_SCOPE_HOST = addresses.RT_SCOPE_HOST
 
 
 @record
@@ -102,19 +102,15 @@ def _wire(
 ) -> Result:
     """Everything after the pair; the caller undoes it."""
     host_end = host.link_get(pair.host)
-    if any(ip.address.version == 6 for ip in ipam.ips):
-        container.allow_ipv6(host_end.name)
     # The container's end first: whoever the node tells of the address must find it there.
     container.configure(
         pair.container,
         ipam,
         inside=inside,
         netns=netns,
-        # The subnet is not on this link, and only the gateway is a neighbour.
-        prefix_routes=False,
-        first_routes=[route for ip in ipam.ips for route in _container_routes(ip, pair.container)],
+        afterwards=[request for ip in ipam.ips for request in _route_by_node(ip, pair.container)],
     )
-    host.execute(*_host_requests(ipam, host_end))
+    _configure_host_end(host, host_end, ipam)
     if conf.ip_masq:
         masquerade.add(args.name, args.ifname, args.container_id, [ip.address for ip in ipam.ips])
     return Result(
@@ -138,12 +134,20 @@ def _require_gateways(conf: _Conf, ipam: Result) -> None:
             )
 
 
-def _container_routes(ip: IPConfig, link: Link) -> list[Route]:
-    gateway = _host_network(ip.gateway)
-    found = [_route(gateway, link, ip.address.ip, scope=routes.RT_SCOPE_LINK)]
-    if ip.address.network.num_addresses > 1:
-        found.append(replace(_route(ip.address.network, link, ip.address.ip), gateway=ip.gateway))
-    return found
+def _route_by_node(ip: IPConfig, link: Link) -> list[Request]:
+    """Make the gateway the only neighbour. The kernel takes the whole subnet to be on the link.
+
+    Last, as upstream does it: until then IPAM's routes may have any gateway of the subnet.
+    """
+    subnet = ip.address.network
+    gateway = _route(_host_network(ip.gateway), link, ip.address.ip, scope=routes.RT_SCOPE_LINK)
+    if subnet.num_addresses == 1:
+        return [routes.add_route(gateway)]
+    return [
+        routes.delete_route(Route(dst=subnet, oif=link.index)),
+        routes.add_route(gateway),
+        routes.add_route(replace(_route(subnet, link, ip.address.ip), gateway=ip.gateway)),
+    ]
 
 
 def _route(dst: IPNetwork, link: Link, source: IPAddress | None, *, scope: int | None = None) -> Route:
@@ -156,16 +160,35 @@ def _host_network(address: IPAddress | None) -> IPNetwork:
     return ipaddress.ip_network(address)
 
 
-def _host_requests(ipam: Result, host_end: Link) -> list[Request]:
+def _configure_host_end(host: Netlink, host_end: Link, ipam: Result) -> None:
+    own = list(dict.fromkeys(_interface(_host_network(ip.gateway)) for ip in ipam.ips))
     requests = [links.set_link(host_end.index, up=True)]
-    gateways = dict.fromkeys(_host_network(ip.gateway) for ip in ipam.ips)
-    for gateway in gateways:
-        requests.append(addresses.add_address(host_end.index, _interface(gateway)))
-    for ip in ipam.ips:
-        # Replaced, not added: the address may still lead to a former owner's pair that is about to go.
-        to_container = _host_network(ip.address.ip)
-        requests.append(routes.replace_route(_route(to_container, host_end, None, scope=ROUTE_SCOPE_HOST)))
-    return requests
+    requests += [addresses.add_address(host_end.index, gateway) for gateway in own]
+    # Replaced, not added: an address may still lead to a former owner's pair that is about to go.
+    requests += [
+        routes.replace_route(
+            _route(_host_network(ip.address.ip), host_end, None, scope=addresses.RT_SCOPE_HOST)
+        )
+        for ip in ipam.ips
+    ]
+    if all(ip.address.version == 4 for ip in ipam.ips):
+        host.execute(*requests)
+        return
+    # The kernel gives the link this very address, but some time after it is up, and until then cannot ask
+    # for the container when it forwards.
+    link_local = _link_local(host_end.mac)
+    requests.append(addresses.add_address(host_end.index, link_local, replace=True))
+    container.allow_ipv6(host_end.name)
+    with UsableAddresses() as usable:
+        host.execute(*requests)
+        usable.wait(host_end.index, [*own, link_local])
+
+
+def _link_local(mac: str) -> IPInterface:
+    """RFC 4291, appendix A: the interface identifier of an EUI-48 address."""
+    raw = mac_bytes(mac)
+    identifier = bytes([raw[0] ^ 0x02]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return ipaddress.IPv6Interface((b"\xfe\x80" + bytes(6) + identifier, 64))
 
 
 def _interface(network: IPNetwork) -> IPInterface:
