@@ -10,18 +10,24 @@ them that is not on the switch ends here instead of leaving by the default route
 from __future__ import annotations
 
 import os
+import subprocess
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from podling.linux.netlink import RTN_UNREACHABLE, Netlink, Route
+from podling.linux.sysctl import ensure_sysctl
 from podling.machine import egress, features
 from podling.machine.config import ClusterConfig, NodeConfig
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+BRIDGE_FILTERS = tuple(f"net.bridge.bridge-nf-call-{tables}tables" for tables in ("ip", "ip6", "arp"))
+MODPROBE_TIMEOUT_S = 10.0
 
 
 def make(config: ClusterConfig) -> None:
     """Make the bridge, the machine's address on it and the routes."""
+    load_bridge_filter()
     with Netlink() as netlink:
         # One that is there belongs to no cluster, or this one would not have got its index.
         netlink.link_del(config.switch_name, missing_ok=True)
@@ -32,6 +38,29 @@ def make(config: ClusterConfig) -> None:
             netlink.route_replace(route)
     if config.egress:
         egress.allow(config)
+
+
+def load_bridge_filter() -> None:
+    """Load br_netfilter where it is a module that nobody loaded yet; nothing in the kernel asks for it.
+
+    Without it an answer from one pod to another on the same bridge passes the service translation by. On the
+    machine itself it is switched off again at once: its firewall was not made with bridged packets in mind.
+    Nodes have settings of their own. A machine without the module has services all the same, less those
+    answers; the nodes' logs then say so.
+    """
+    if Path("/proc/sys/net/bridge").is_dir():
+        return
+    with suppress(OSError, subprocess.TimeoutExpired):
+        # -b: an administrator's blacklist holds.
+        subprocess.run(
+            ["modprobe", "-q", "-b", "br_netfilter"],
+            stdin=subprocess.DEVNULL,
+            check=False,
+            timeout=MODPROBE_TIMEOUT_S,
+        )
+    for name in BRIDGE_FILTERS:
+        with suppress(OSError):
+            ensure_sysctl(name, 0)
 
 
 def plug_in(config: ClusterConfig, node: NodeConfig, pid: int) -> None:
