@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def state(netns: Path) -> dict[str, Any]:
 
 def without_names(result: dict[str, Any] | None) -> dict[str, Any]:
     assert result is not None
+    result = copy.deepcopy(result)
     for interface in result["interfaces"]:
         interface.pop("mac")
         interface["name"] = interface["name"] if not interface["name"].startswith("veth") else "veth"
@@ -84,7 +86,7 @@ def test_result_and_kernel_are_as_the_reference_leaves_them(node: Node, kind: st
         assert status == 0, result
         checked = conf | {"prevResult": result}
         assert node.execute("CHECK", checked, directory=deleter, **call) == (0, None)
-        seen.append((state(pod), state(node.netns), without_names(dict(result or {}))))
+        seen.append((state(pod), state(node.netns), without_names(result)))
         assert node.execute("DEL", checked, directory=deleter, **call) == (0, None)
         assert link_names(pod) == {"lo"}
         with Netlink(node.netns) as nl:
