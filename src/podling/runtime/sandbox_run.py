@@ -24,6 +24,7 @@ from podling.linux import mounts, netns
 from podling.linux.pidfd import Process
 from podling.linux.processes import reference
 from podling.runtime import names, oci, sandbox_events, security
+from podling.runtime.bandwidth import bandwidth_of
 from podling.runtime.core import Core, Sandbox, in_thread, to_the_end
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -141,6 +142,10 @@ def _pause_spec(core: Core, record: SandboxRecord) -> dict[str, Any]:
 async def _wire(core: Core, record: SandboxRecord) -> Result | None:
     if not record.netns:
         return None
+    try:
+        bandwidth_of(record.config.annotations)
+    except ValueError as err:
+        raise CRIError(Code.INVALID_ARGUMENT, str(err)) from err
     with core.timings.phase("sandbox: cni add", record.id):
         try:
             return await core.cni.add(record.id, record.netns, **cni_arguments(record))

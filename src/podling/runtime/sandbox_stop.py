@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from podling.cni.types import CNIError
 from podling.linux import netns
 from podling.runtime import container_stop
+from podling.runtime.bandwidth import bandwidth_of
 from podling.runtime.core import Core, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -85,6 +87,10 @@ def cni_arguments(record: SandboxRecord) -> dict[str, Any]:
         for port in record.config.port_mappings
         if port.host_port
     ]
+    capabilities: dict[str, Any] = {"portMappings": mappings} if mappings else {}
+    with contextlib.suppress(ValueError):  # refused when the sandbox was made
+        if limits := bandwidth_of(record.config.annotations):
+            capabilities["bandwidth"] = limits
     return {
         "args": {
             "IgnoreUnknown": "1",
@@ -93,5 +99,5 @@ def cni_arguments(record: SandboxRecord) -> dict[str, Any]:
             "K8S_POD_INFRA_CONTAINER_ID": record.id,
             "K8S_POD_UID": metadata.uid,
         },
-        "capability_args": {"portMappings": mappings} if mappings else {},
+        "capability_args": capabilities,
     }
