@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import usage
+from bench import services, usage
 from bench.report import Metric, Report
 from bench.workload import connect, running, sleeper, watch_pods
 from podling.api import core_v1
@@ -236,5 +236,6 @@ SCENARIOS: dict[str, Scenario] = {
     "footprint": footprint,
     "api": api,
     "phases": phases,
+    "services": services.measure,
     "cluster": cluster_up,
 }
