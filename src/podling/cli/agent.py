@@ -51,6 +51,13 @@ import click
     help="Where CNI plugins lie.",
 )
 @click.option(
+    "--container-runtime-endpoint",
+    "runtime_endpoint",
+    default=None,
+    metavar="unix:///SOCKET",
+    help="CRI socket of another runtime, such as unix:///run/containerd/containerd.sock. [default: our own]",
+)
+@click.option(
     "--client-ca-file",
     type=click.Path(path_type=Path),
     default="/etc/kubernetes/pki/ca.crt",
@@ -70,6 +77,7 @@ def command(
     cluster_domain: str,
     cni_conf_dir: Path,
     cni_bin_dir: Path,
+    runtime_endpoint: str | None,
     client_ca_file: Path,
 ) -> None:
     """Run the node agent (kubelet and runtime) on this machine until it is ended."""
@@ -78,8 +86,11 @@ def command(
     from podling.machine.agent import AgentConfig, run_agent
     from podling.machine.config import ConfigError
     from podling.runtime.config import RuntimeConfig
+    from podling.runtime.cri.grpc_client import socket_path
 
     try:
+        if runtime_endpoint is not None:
+            socket_path(runtime_endpoint)
         config = AgentConfig(
             node_name=node_name or socket.gethostname().lower(),
             node_ip=IPv4Address(node_ip),
@@ -92,6 +103,7 @@ def command(
             service_cidr=IPv4Network(service_cidr) if service_cidr else None,
             service_proxy=service_proxy,
             dns=dns,
+            container_runtime_endpoint=runtime_endpoint,
             runtime=RuntimeConfig(cni_conf_dir=cni_conf_dir, cni_bin_dirs=(cni_bin_dir,)),
         )
     except ValueError as err:

@@ -21,12 +21,12 @@ from podling.client.http import HttpTransport
 from podling.client.kubeconfig import client_config
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.kubelet import Kubelet
+from podling.machine.node_runtime import node_runtime
 from podling.network.dns.server import DNSServer
 from podling.network.proxy.proxy import ServiceProxy
 from podling.network.routes import RouteSync
 from podling.network.services import ServiceView
 from podling.runtime.config import RuntimeConfig
-from podling.runtime.server import Runtime
 
 KUBELET_PKI = Path("/var/lib/kubelet/pki")
 
@@ -50,6 +50,8 @@ class AgentConfig:
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[core_v1.Taint, ...] = ()
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    container_runtime_endpoint: str | None = None
+    """A CRI socket as `unix:///run/containerd/containerd.sock`; None: our runtime, in this process."""
     cluster_cidr: IPv4Network | None = None
     """The range of all pods: what comes from outside it and goes to a service is masqueraded."""
     service_cidr: IPv4Network | None = None
@@ -69,24 +71,24 @@ async def run_agent(config: AgentConfig) -> None:
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, stop.set)
-    runtime = Runtime(config.runtime)
-    await runtime.start()
-    transport = HttpTransport(client_config(config.kubeconfig))
-    client = Client(transport)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            kubelet = Kubelet(_kubelet_config(config), client, runtime, runtime)
-            running = [tasks.create_task(kubelet.run(), name="kubelet")]
-            if config.route_sync:
-                running.append(tasks.create_task(RouteSync(client, config.node_name).run(), name="routes"))
-            if config.service_proxy or config.dns:
-                running.append(tasks.create_task(_run_services(config, client), name="services"))
-            await stop.wait()
-            for task in running:
-                task.cancel()
-    finally:
-        await transport.close()
-        await runtime.stop()
+    async with node_runtime(config.runtime, config.container_runtime_endpoint, stop) as runtime:
+        transport = HttpTransport(client_config(config.kubeconfig))
+        client = Client(transport)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                kubelet = Kubelet(_kubelet_config(config), client, runtime, runtime)
+                running = [tasks.create_task(kubelet.run(), name="kubelet")]
+                if config.route_sync:
+                    running.append(
+                        tasks.create_task(RouteSync(client, config.node_name).run(), name="routes")
+                    )
+                if config.service_proxy or config.dns:
+                    running.append(tasks.create_task(_run_services(config, client), name="services"))
+                await stop.wait()
+                for task in running:
+                    task.cancel()
+        finally:
+            await transport.close()
 
 
 async def _run_services(config: AgentConfig, client: Client) -> None:

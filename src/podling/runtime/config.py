@@ -37,3 +37,7 @@ class RuntimeConfig:
     """crun and conmon processes at once. The processor bounds them: more only makes each of them late."""
     stop_margin_s: float = 10.0
     """How long a killed process may take to disappear before StopContainer gives up."""
+
+    @property
+    def cri_socket(self) -> Path:
+        return self.run_dir / "cri.sock"
