@@ -131,11 +131,11 @@ class Cgroups:
             assert self.unified is not None
             at = self.unified
             for part in parts:
-                _enable_controllers(at)
+                enable_controllers(at)
                 at /= part
                 at.mkdir(exist_ok=True)
             if not leaf:
-                _enable_controllers(at)
+                enable_controllers(at)
         if limits is not None:
             self.set_limits(cgroup, limits)
 
@@ -293,8 +293,11 @@ def _is_controller(option: str) -> bool:
     return option not in ("rw", "ro", "noprefix", "xattr", "clone_children", "none", "cpuset_v2_mode")
 
 
-def _enable_controllers(folder: Path) -> None:
-    """Hand what there is on to the children. What the cgroup itself was not given cannot be."""
+def enable_controllers(folder: Path) -> None:
+    """Hand what there is in a v2 cgroup on to its children. What it was not given itself cannot be.
+
+    Raises `CgroupError` when processes live in it, OSError for the kernel's other reasons.
+    """
     available = (folder / "cgroup.controllers").read_text().split()
     enabled = (folder / "cgroup.subtree_control").read_text().split()
     wanted = [c for c in V2_CONTROLLERS if c in available and c not in enabled]

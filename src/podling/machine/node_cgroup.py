@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from podling.linux.cgroups import enable_controllers
+
 ROOT = "podling"
 GROUPS = ("init", "agent", "control-plane", "exec")
 CGROUP = Path("/sys/fs/cgroup")
@@ -52,7 +54,7 @@ def create(cluster: str, node: str) -> None:
         path = root
         for part in (ROOT, cluster, node):
             if not options:
-                _enable_controllers(path)
+                enable_controllers(path)
             path /= part
             _make(path, cpuset="cpuset" in options.split(","))
         (path / "cgroup.procs").write_text("0")
@@ -67,7 +69,7 @@ def settle(cluster: str, node: str) -> None:
             _make(path / group, cpuset="cpuset" in options.split(","))
         (path / "init" / "cgroup.procs").write_text("0")
         if not options:
-            _enable_controllers(path)
+            enable_controllers(path)
 
 
 def join(cluster: str, node: str, group: str) -> None:
@@ -114,9 +116,3 @@ def _make(path: Path, *, cpuset: bool) -> None:
         for file in ("cpuset.cpus", "cpuset.mems"):
             if not (path / file).read_text().strip():
                 (path / file).write_text((path.parent / file).read_text())
-
-
-def _enable_controllers(path: Path) -> None:
-    available = (path / "cgroup.controllers").read_text().split()
-    wanted = [c for c in ("cpu", "cpuset", "memory", "pids", "io", "hugetlb") if c in available]
-    (path / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in wanted))
