@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
 from podling.api.core_v1 import Service
@@ -212,8 +212,8 @@ def _host_name(endpoint: Endpoint) -> str:
 
 def _valid(address: str) -> bool:
     try:
-        IPv4Address(address)
-    except AddressValueError:
+        socket.inet_pton(socket.AF_INET, address)
+    except OSError:
         return False
     return True
 

@@ -36,6 +36,7 @@ RTPROT_PODLING_SERVICES = 81
 REPAIR_PAUSE_S = 1.0
 """Between two repairs: someone who flushes in a loop shall not keep us busy."""
 RETRY_S = 1.0
+SERVICES_AT_A_TIME = 100
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,9 @@ class ServiceProxy:
         self._wake.clear()
         dirty, self._dirty = self._dirty, set()
         started = time.monotonic()
-        for key in sorted(dirty):
+        for done, key in enumerate(sorted(dirty), 1):
+            if done % SERVICES_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # others of this process have work too
             service = self._view.service(key)
             self._table.take(key, compute_rules(service, self._view.endpoints(key), self._node_name))
             self._tell_conflicts(key, service)
