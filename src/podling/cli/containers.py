@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from podling.runtime.view import Seen, View
+    from podling.runtime.view import Seen, View, Views
 
 Decorated = Callable[..., Any]
 
@@ -22,15 +22,20 @@ def runtime_dirs(function: Decorated) -> Decorated:
     return function
 
 
-def open_view(root_dir: Path | None, run_dir: Path | None) -> View:
+def open_view(root_dir: Path | None, run_dir: Path | None) -> View | Views:
+    """The node agent's runtime and what was run by hand, or only the runtime at the given place."""
     from podling.runtime.config import RuntimeConfig
-    from podling.runtime.view import View
+    from podling.runtime.view import View, Views
 
     usual = RuntimeConfig()
+    if root_dir is None and run_dir is None:
+        from podling.runtime.byhand.config import by_hand_config
+
+        return Views([View(usual), View(by_hand_config())])
     return View(RuntimeConfig(root_dir=root_dir or usual.root_dir, run_dir=run_dir or usual.run_dir))
 
 
-def find_one(view: View, wanted: str) -> Seen:
+def find_one(view: View | Views, wanted: str) -> Seen:
     """Raises ClickException with Docker's words."""
     found = view.find(wanted)
     if not found:

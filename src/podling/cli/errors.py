@@ -12,6 +12,7 @@ _EXPECTED = {
     "podling.client.kubeconfig": ("KubeconfigError",),
     "podling.machine.kubectl": ("KubectlNotFoundError",),
     "podling.runtime.cri.errors": ("CRIError",),
+    "podling.runtime.byhand.errors": ("HandError",),
     "podling.runtime.images.errors": ("ImageError",),
     "podling.linux.nft": ("NFTError",),
     "podling.pause.build": ("PauseBuildError",),

@@ -12,6 +12,7 @@ import click
 from podling.cli.containers import open_view, runtime_dirs
 
 if TYPE_CHECKING:
+    from podling.runtime.byhand.settings import Settings
     from podling.runtime.cri import messages as cri
     from podling.runtime.state import ContainerRecord, Paths
     from podling.runtime.view import Seen
@@ -30,7 +31,7 @@ def command(names: tuple[str, ...], root_dir: Path | None, run_dir: Path | None)
     for name in names:
         found = view.find(name)
         if len(found) == 1:
-            documents.append(describe(found[0], view.paths))
+            documents.append(describe(found[0], found[0].paths))
         else:
             missing.append(name)
     click.echo(json.dumps(documents, indent=4))
@@ -40,7 +41,7 @@ def command(names: tuple[str, ...], root_dir: Path | None, run_dir: Path | None)
 
 
 def describe(one: Seen, paths: Paths) -> dict[str, Any]:
-    container, sandbox = one.container, one.sandbox
+    container = one.container
     return {
         "Id": one.id,
         "Created": moment(one.created_at),
@@ -58,26 +59,59 @@ def describe(one: Seen, paths: Paths) -> dict[str, Any]:
             "FinishedAt": moment(one.finished_at),
         },
         "Image": container.image_id if container else one.image,
-        "ResolvConfPath": str(paths.sandbox(sandbox.id) / "resolv.conf") if sandbox else "",
-        "HostnamePath": str(paths.sandbox(sandbox.id) / "hostname") if sandbox else "",
-        "HostsPath": _hosts_path(container),
+        **_files(one, paths),
         "LogPath": container.log_path if container else "",
         "Name": f"/{one.name}",
         "Driver": "overlay",
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
+        "RestartCount": one.settings.restarts if one.settings else 0,
         "HostConfig": _host_config(one),
         "GraphDriver": _layers(one, paths),
         "Mounts": _mounts(container),
         "Config": _config(one, paths),
-        "NetworkSettings": {
-            "SandboxID": sandbox.id if sandbox else "",
-            "SandboxKey": sandbox.netns if sandbox else "",
-            "IPAddress": sandbox.ips[0] if sandbox and sandbox.ips else "",
-            "GlobalIPv6Address": next((ip for ip in sandbox.ips if ":" in ip), "") if sandbox else "",
-        },
+        "NetworkSettings": _network(one),
     }
+
+
+def _files(one: Seen, paths: Paths) -> dict[str, str]:
+    """Of the sandbox; of a container run by hand its own, or those of the one whose network it shares."""
+    from podling.runtime.byhand.settings import joined
+
+    if one.settings is not None:
+        folder = paths.sandbox(joined(one.settings.network) or one.id)
+        hosts = str(folder / "hosts")
+    elif one.sandbox is not None:
+        folder, hosts = paths.sandbox(one.sandbox.id), _hosts_path(one.container)
+    else:
+        return {"ResolvConfPath": "", "HostnamePath": "", "HostsPath": _hosts_path(one.container)}
+    return {
+        "ResolvConfPath": str(folder / "resolv.conf"),
+        "HostnamePath": str(folder / "hostname"),
+        "HostsPath": hosts,
+    }
+
+
+def _network(one: Seen) -> dict[str, Any]:
+    sandbox, settings = one.sandbox, one.settings
+    ips = settings.ips if settings else sandbox.ips if sandbox else []
+    described: dict[str, Any] = {
+        "SandboxID": sandbox.id if sandbox else "",
+        "SandboxKey": settings.netns if settings else sandbox.netns if sandbox else "",
+        "IPAddress": ips[0] if ips else "",
+        "GlobalIPv6Address": next((ip for ip in ips if ":" in ip), ""),
+    }
+    if settings is not None:
+        ports = settings.ports if one.state == "running" else []
+        described["Ports"] = {
+            f"{port.container_port}/{port.protocol}": [
+                {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
+            ]
+            for port in ports
+        }
+        described["Networks"] = {settings.network: {"IPAddress": ips[0]}} if ips else {}
+    return described
 
 
 def moment(ns: int) -> str:
@@ -104,14 +138,43 @@ def _host_config(one: Seen) -> dict[str, Any]:
         return {**modes, "CgroupParent": _parent(one), "Privileged": False, "ReadonlyRootfs": True}
     context = security_context(one.container.config)
     options = context.namespace_options or own
+    if one.settings is not None:
+        return {**_modes(one.settings), **_limits(one, context)}
     shared = f"container:{one.container.sandbox_id}"
-    resources = one.container.config.linux.resources if one.container.config.linux else None
     return {
         # As dockershim had it: all that is not the container's own comes through pause, the node's too.
         "NetworkMode": shared,
         "PidMode": {NamespaceMode.POD: shared, NamespaceMode.NODE: "host"}.get(options.pid, ""),
         "IpcMode": shared,
         "UTSMode": node[options.network is NamespaceMode.NODE],
+        **_limits(one, context),
+    }
+
+
+def _modes(settings: Settings) -> dict[str, Any]:
+    return {
+        "NetworkMode": settings.network,
+        "PidMode": settings.pid,
+        "IpcMode": settings.ipc or "shareable",
+        "UTSMode": "host" if settings.network == "host" else "",
+        "AutoRemove": settings.auto_remove,
+        "RestartPolicy": {
+            "Name": settings.restart.policy,
+            "MaximumRetryCount": settings.restart.retries,
+        },
+        "PortBindings": {
+            f"{port.container_port}/{port.protocol}": [
+                {"HostIp": port.host_ip, "HostPort": str(port.host_port)}
+            ]
+            for port in settings.ports
+        },
+    }
+
+
+def _limits(one: Seen, context: cri.LinuxContainerSecurityContext) -> dict[str, Any]:
+    linux = one.container.config.linux if one.container else None
+    resources = linux.resources if linux else None
+    return {
         "CgroupParent": _parent(one),
         "Privileged": context.privileged,
         "ReadonlyRootfs": context.readonly_rootfs,
@@ -163,7 +226,8 @@ def _hosts_path(container: ContainerRecord | None) -> str:
 
 def _config(one: Seen, paths: Paths) -> dict[str, Any]:
     sandbox = one.sandbox
-    shared = {"Hostname": sandbox.config.hostname if sandbox else "", "Image": one.image}
+    hostname = one.settings.hostname if one.settings else sandbox.config.hostname if sandbox else ""
+    shared = {"Hostname": hostname, "Image": one.image}
     if one.container is None:
         labels = sandbox.config.labels if sandbox else {}
         return {**shared, "Cmd": [], "Entrypoint": one.command, "Env": [], "Labels": labels}

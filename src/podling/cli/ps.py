@@ -63,6 +63,8 @@ def status(one: Seen, now_ns: int) -> str:
 
 def ports(one: Seen) -> str:
     """Host ports belong to the sandbox, so they show at its pause container."""
+    if one.settings is not None:
+        return ", ".join(map(str, one.settings.ports)) if one.state == "running" else ""
     if one.container is not None or one.sandbox is None:
         return ""
     return ", ".join(

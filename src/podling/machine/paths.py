@@ -28,6 +28,7 @@ NODE_BINDS = {
     "log-pods": "/var/log/pods",
     "log-containers": "/var/log/containers",
     "runtime": "/var/lib/podling/runtime",
+    "byhand": "/var/lib/podling/byhand",
     "server": "/var/lib/podling/server",
 }
 """Folder below the node's own -> where the node sees it. Real directories rather than overlay ones: a

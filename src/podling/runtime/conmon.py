@@ -41,6 +41,8 @@ class ConmonOptions:
     terminal: bool = False
     stdin: bool = False
     stdin_once: bool = False
+    exit_command: tuple[str, ...] = ()
+    """Run by conmon after it has written the exit code: absolute path and arguments. Empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ class Conmon:
             argv.append("--stdin")
             if not options.stdin_once:
                 argv.append("--leave-stdin-open")
+        if options.exit_command:
+            program, *arguments = options.exit_command
+            argv.append(f"--exit-command={program}")
+            argv += [f"--exit-command-arg={argument}" for argument in arguments]
         return argv
 
     async def create(self, options: ConmonOptions, *, timeout_s: float = 60.0) -> Started:

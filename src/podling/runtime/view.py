@@ -6,10 +6,11 @@ ended, conmon's exit file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from podling.runtime.byhand.settings import Settings, read_settings
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.conmon import read_exit
 from podling.runtime.state import ContainerPhase, ContainerRecord, Paths, Records, SandboxPhase, SandboxRecord
@@ -42,6 +43,9 @@ class Seen:
     sandbox: SandboxRecord | None
     container: ContainerRecord | None = None
     """None for pause."""
+    settings: Settings | None = None
+    """Of a container run by hand; it has no sandbox."""
+    paths: Paths
 
 
 class View:
@@ -52,7 +56,7 @@ class View:
     def all(self) -> list[Seen]:
         """Newest first, as `docker ps` has it."""
         sandboxes = {record.id: record for record in self._records.sandboxes()}
-        seen = [*map(_pause, sandboxes.values()), *self._containers(sandboxes)]
+        seen = [*(_pause(record, self.paths) for record in sandboxes.values()), *self._containers(sandboxes)]
         return sorted(seen, key=lambda one: one.created_at, reverse=True)
 
     def _containers(self, sandboxes: dict[str, SandboxRecord]) -> Iterator[Seen]:
@@ -83,16 +87,35 @@ class View:
             finished_at=finished_at,
             sandbox=sandbox,
             container=record,
+            settings=None if record.sandbox_id else read_settings(self.paths.layer(record.id)),
+            paths=self.paths,
         )
 
     def find(self, wanted: str) -> list[Seen]:
-        """By id, name or unambiguous id prefix; several when the prefix fits several."""
-        seen = self.all()
-        exact = [one for one in seen if wanted in (one.id, one.name)]
-        return exact or [one for one in seen if wanted and one.id.startswith(wanted)]
+        return fitting(self.all(), wanted)
 
 
-def _pause(record: SandboxRecord) -> Seen:
+class Views:
+    """Several runtimes of one machine as one."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self._views = views
+
+    def all(self) -> list[Seen]:
+        seen = [one for view in self._views for one in view.all()]
+        return sorted(seen, key=lambda one: one.created_at, reverse=True)
+
+    def find(self, wanted: str) -> list[Seen]:
+        return fitting(self.all(), wanted)
+
+
+def fitting(seen: list[Seen], wanted: str) -> list[Seen]:
+    """By id, name or unambiguous id prefix; several when the prefix fits several."""
+    exact = [one for one in seen if wanted in (one.id, one.name)]
+    return exact or [one for one in seen if wanted and one.id.startswith(wanted)]
+
+
+def _pause(record: SandboxRecord, paths: Paths) -> Seen:
     alive = record.pause is not None and record.pause.alive
     state = State.RUNNING if alive else State.EXITED
     if record.phase is SandboxPhase.CREATING and not alive:
@@ -107,4 +130,5 @@ def _pause(record: SandboxRecord) -> Seen:
         created_at=record.created_at,
         started_at=record.created_at if record.pause else 0,
         sandbox=record,
+        paths=paths,
     )

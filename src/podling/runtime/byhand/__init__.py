@@ -1,0 +1,1 @@
+"""Containers run by hand, as with docker: no cluster, no daemon, no pause. See `hand`."""
