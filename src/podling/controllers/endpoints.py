@@ -29,6 +29,7 @@ from podling.client.errors import AlreadyExistsError, NotFoundError
 from podling.client.informer import object_key
 from podling.client.workqueue import WorkQueue, run_workers
 from podling.controllers.informers import Informers
+from podling.controllers.selection import ServiceSelection, matches
 
 Key = tuple[str, str]
 WORKERS = 4
@@ -43,11 +44,13 @@ class EndpointsController:
     def __init__(self, client: Client, informers: Informers) -> None:
         self._client = client
         self._informers = informers
+        self._selection = ServiceSelection(informers.services, informers.pods)
         self._queue: WorkQueue[Key] = WorkQueue()
 
     async def run(self) -> None:
         await self._informers.pods.wait_synced()
         await self._informers.endpoints.wait_synced()
+        self._selection.observe()
         self._informers.services.add_handler(self._on_service)
         self._informers.pods.add_handler(self._on_pod)
         self._informers.endpoints.add_handler(self._on_endpoints)
@@ -61,9 +64,8 @@ class EndpointsController:
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         if old is not None and new is not None and relevant(old) == relevant(new):
             return
-        for key, service in self._informers.services.store.items():
-            selector = service.spec.selector if service.spec else {}
-            if selector and any(selects(service, pod) for pod in (old, new) if pod is not None):
+        for pod in (old, new):
+            for key in self._selection.services_of(pod) if pod is not None else ():
                 self._queue.add(key)
 
     def _on_endpoints(self, old: Endpoints | None, new: Endpoints | None) -> None:
@@ -85,7 +87,7 @@ class EndpointsController:
             return
         if service.spec is None or not service.spec.selector or service.spec.type == "ExternalName":
             return
-        subsets = compute_subsets(service, self._informers.pods.store.values())
+        subsets = compute_subsets(service, self._selection.pods_of(service))
         labels = {**service.metadata.labels, _MANAGED_LABEL: _MANAGER}
         if service.spec.cluster_ip == "None":
             labels[_HEADLESS_LABEL] = ""
@@ -119,10 +121,8 @@ def relevant(pod: Pod) -> tuple[object, ...]:
 
 
 def selects(service: Service, pod: Pod) -> bool:
-    assert service.spec is not None
-    return service.metadata.namespace == pod.metadata.namespace and all(
-        pod.metadata.labels.get(key) == value for key, value in service.spec.selector.items()
-    )
+    selector = service.spec.selector if service.spec else {}
+    return service.metadata.namespace == pod.metadata.namespace and matches(selector, pod.metadata.labels)
 
 
 def compute_subsets(service: Service, pods: Iterable[Pod]) -> list[EndpointSubset]:

@@ -26,6 +26,7 @@ from podling.client.workqueue import WorkQueue, run_workers
 from podling.controllers.endpoints import relevant, resolve_ports, selects
 from podling.controllers.informers import Informers
 from podling.controllers.ownership import controller_reference
+from podling.controllers.selection import ServiceSelection
 
 WORKERS = 4
 MAX_ENDPOINTS = 100
@@ -47,6 +48,7 @@ class EndpointSliceController:
     def __init__(self, client: Client, informers: Informers) -> None:
         self._client = client
         self._informers = informers
+        self._selection = ServiceSelection(informers.services, informers.pods)
         self._slices: dict[Key, set[str]] = {}
         """Names of our slices by service."""
         self._written: dict[Key, int] = {}
@@ -56,6 +58,7 @@ class EndpointSliceController:
     async def run(self) -> None:
         await self._informers.pods.wait_synced()
         await self._informers.endpoint_slices.wait_synced()
+        self._selection.observe()
         self._informers.endpoint_slices.add_handler(self._on_slice)
         self._informers.services.add_handler(self._on_service)
         self._informers.pods.add_handler(self._on_pod)
@@ -69,9 +72,8 @@ class EndpointSliceController:
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         if old is not None and new is not None and relevant(old) == relevant(new):
             return
-        for key, service in self._informers.services.store.items():
-            selector = service.spec.selector if service.spec else {}
-            if selector and any(selects(service, pod) for pod in (old, new) if pod is not None):
+        for pod in (old, new):
+            for key in self._selection.services_of(pod) if pod is not None else ():
                 self._queue.add(key)
 
     def _on_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
@@ -99,7 +101,7 @@ class EndpointSliceController:
             return
         namespace = key[0]
         current = [s for name in sorted(self._slices.get(key, ())) if (s := slices.get(name, namespace))]
-        plan = plan_slices(service, self._informers.pods.store.values(), current)
+        plan = plan_slices(service, self._selection.pods_of(service), current)
         for wanted in plan.create:
             made = await self._client.create(wanted, namespace)
             self._note(key, made)
