@@ -9,7 +9,7 @@ import pytest
 from kernel.cni_local import Node
 from kernel.net_local import Namespaces, ask, echo_server, link_names, namespaces
 from podling.cni.plugins.main.masquerade import FAMILY, TABLE
-from podling.cni.types import CHECK_FAILED, INVALID_CONFIG, UNSUPPORTED_FIELD, CNIError
+from podling.cni.types import CHECK_FAILED, INVALID_CONFIG, CNIError
 from podling.linux import nft
 from podling.linux.netlink import Netlink
 from podling.linux.netns import remove_netns, run_in_netns
@@ -131,7 +131,7 @@ def test_what_is_refused(node: Node):
             INVALID_CONFIG,
             "ipMasq: must be true or false.*invalid MTU -1",
         ),
-        (node.conf("ptp", ipMasqBackend="ebtables"), UNSUPPORTED_FIELD, "ipMasqBackend 'ebtables'"),
+        (node.conf("ptp", ipMasqBackend="ebtables"), INVALID_CONFIG, "unknown backend 'ebtables'"),
     ):
         with pytest.raises(CNIError, match=words) as info:
             node.add("c1", pod, conf)

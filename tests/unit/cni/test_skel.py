@@ -98,7 +98,7 @@ def test_all_faults_of_a_bridge_configuration_are_reported_at_once():
         assert words in info.value.message
 
 
-@pytest.mark.parametrize("conf", [{"macspoofchk": True}, {"ipMasqBackend": "iptables"}, {"vlanTrunk": [{}]}])
+@pytest.mark.parametrize("conf", [{"macspoofchk": True}, {"vlanTrunk": [{}]}])
 def test_promises_we_cannot_keep_are_not_silently_ignored(conf: dict[str, Any]):
     with pytest.raises(CNIError, match="is not supported") as info:
         bridge(**conf)

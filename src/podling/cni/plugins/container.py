@@ -143,6 +143,19 @@ def delete_link(args: Args, kind: str) -> None:
         return  # links go with their namespace
 
 
+def tear_down(args: Args, delete_own_link: Callable[[], None]) -> None:
+    """The link first: an address that is free again must not be in use any more.
+
+    Unless the address is given back over the link, as dhcp does it.
+    """
+    if (args.conf.get("ipam") or {}).get("type") == "dhcp":
+        delegate_delete(args)
+        delete_own_link()
+    else:
+        delete_own_link()
+        delegate_delete(args)
+
+
 def delegate_delete(args: Args) -> None:
     """DEL by the IPAM plugin, if one is configured; whatever else is wrong with the configuration."""
     ipam = args.conf.get("ipam") or {}

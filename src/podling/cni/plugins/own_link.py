@@ -166,9 +166,7 @@ def check_mtu(mtu: int, master: Link) -> None:
 
 
 def delete(args: Args, kind: str) -> None:
-    """The link first: an address that is free again must not be in use any more."""
-    container.delete_link(args, kind)
-    container.delegate_delete(args)
+    container.tear_down(args, lambda: container.delete_link(args, kind))
 
 
 def check(args: Args, kind: str, look: Callable[[Ends, Link], None] | None = None) -> None:

@@ -17,7 +17,7 @@ import os
 
 from podling.cni.plugins import container, skel, veth
 from podling.cni.plugins.execute import delegate, delegate_add
-from podling.cni.plugins.main import bridge_check, bridge_conf, masquerade
+from podling.cni.plugins.main import bridge_check, bridge_conf, ip_masq
 from podling.cni.plugins.main.bridge_conf import BridgeConf
 from podling.cni.types import (
     KERNEL_REFUSED,
@@ -73,7 +73,7 @@ def _wire(
     if conf.is_gateway:
         _ensure_gateways(conf, host, bridge, [_gateway_of(ip) for ip in ipam.ips])
     if conf.ip_masq:
-        masquerade.add(args.name, args.ifname, args.container_id, [ip.address for ip in ipam.ips])
+        ip_masq.add(args, [ip.address for ip in ipam.ips])
     host_end = host.link_get(pair.host)
     return Result(
         interfaces=(
@@ -92,7 +92,7 @@ def _undo(args: Args, conf: BridgeConf, inside: Netlink) -> None:
     container.undo(
         lambda: inside.link_del(args.ifname, missing_ok=True),
         lambda: delegate(conf.ipam, args, "DEL") if conf.ipam else None,
-        lambda: _unmasquerade(args),
+        lambda: ip_masq.remove(args),
     )
 
 
@@ -221,12 +221,7 @@ def _delete(args: Args) -> None:
     """The link first: an address that is free again must not be in use any more."""
     veth.delete_pair(args)
     container.delegate_delete(args)
-    _unmasquerade(args)
-
-
-def _unmasquerade(args: Args) -> None:
-    if args.conf.get("ipMasq"):
-        masquerade.remove(args.name, args.ifname, args.container_id)
+    ip_masq.remove(args)
 
 
 def _check(args: Args) -> None:
@@ -247,8 +242,7 @@ def _gc(args: Args) -> None:
     conf = bridge_conf.parse(args)
     if conf.ipam:
         delegate(conf.ipam, args, "GC")
-    if conf.ip_masq:
-        masquerade.remove_others(args.name, args.valid_attachments)
+    ip_masq.remove_others(args)
 
 
 def _prepare(args: Args) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from podling.cni.plugins.main import ip_masq
 from podling.cni.plugins.options import Options
 from podling.cni.types import DNS, UNSUPPORTED_FIELD, Args, CNIError
 from podling.linux.record import record
@@ -46,7 +47,7 @@ def parse(args: Args) -> BridgeConf:
         is_gateway=get("isGateway", bool, False) or is_default_gateway,
         is_default_gateway=is_default_gateway,
         force_address=get("forceAddress", bool, False),
-        ip_masq=get("ipMasq", bool, False),
+        ip_masq=ip_masq.parse(options),
         mtu=get("mtu", int, 0),
         hairpin=get("hairpinMode", bool, False),
         promisc=get("promiscMode", bool, False),
@@ -95,8 +96,3 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
             raise CNIError(
                 UNSUPPORTED_FIELD, f"bridge: {key} is not supported", "remove it from the configuration"
             )
-    backend = raw.get("ipMasqBackend")
-    if backend not in (None, "", "nftables"):
-        raise CNIError(
-            UNSUPPORTED_FIELD, f"bridge: ipMasqBackend {backend!r} is not supported", 'use "nftables"'
-        )

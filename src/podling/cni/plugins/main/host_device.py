@@ -252,14 +252,17 @@ def _report(args: Args, conf: _Conf) -> Result:
 
 
 def _delete(args: Args) -> None:
-    """The device first: an address that is free again must not be in use any more."""
-    if args.netns:
-        try:
-            with Netlink() as host, Netlink(args.netns) as inside:
-                _move_out(args, inside, host)
-        except FileNotFoundError:
-            pass  # the kernel has given the device back with the namespace
-    container.delegate_delete(args)
+    container.tear_down(args, lambda: _give_back(args))
+
+
+def _give_back(args: Args) -> None:
+    if not args.netns:
+        return
+    try:
+        with Netlink() as host, Netlink(args.netns) as inside:
+            _move_out(args, inside, host)
+    except FileNotFoundError:
+        return  # the kernel has given the device back with the namespace
 
 
 def _check(args: Args) -> None:

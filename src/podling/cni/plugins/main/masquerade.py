@@ -1,4 +1,4 @@
-"""Masquerading for one container: what leaves its subnet takes the address of the node.
+"""Masquerading for one container with nftables: what leaves its subnet takes the address of the node.
 
 Table, chains, rules and comments are those the reference plugins make with `"ipMasqBackend": "nftables"`, so
 that either side removes what the other has added. Each address has a rule of its own whose comment begins
@@ -14,8 +14,11 @@ from podling.linux import nft
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeVar
 
     from podling.cni.types import IPInterface
+
+    R = TypeVar("R")
 
 FAMILY, TABLE, CHAIN = "inet", "cni_plugins_masquerade", "masq_checks"
 COMMENT_MAX = 128  # bytes the kernel keeps of a comment
@@ -54,15 +57,16 @@ def add(network: str, ifname: str, container_id: str, addresses: Iterable[IPInte
     _retrying(attempt)
 
 
-def remove(network: str, ifname: str, container_id: str) -> None:
-    """Take the container's rules away; none is fine."""
+def remove(network: str, ifname: str, container_id: str) -> bool:
+    """Take the container's rules away, and say whether there were any."""
 
-    def attempt() -> None:
+    def attempt() -> bool:
         own = _own_rules(nft.list_table(FAMILY, TABLE), network, ifname, container_id)
         if own:
             nft.run(_deletions(own))
+        return bool(own)
 
-    _retrying(attempt)
+    return _retrying(attempt)
 
 
 def remove_others(network: str, valid: Iterable[tuple[str, str]]) -> None:
@@ -79,7 +83,7 @@ def remove_others(network: str, valid: Iterable[tuple[str, str]]) -> None:
     _retrying(attempt)
 
 
-def _retrying(attempt: Callable[[], None]) -> None:
+def _retrying(attempt: Callable[[], R]) -> R:
     """What was listed may be gone when it is to be deleted: then look again."""
     for _ in range(ATTEMPTS):
         try:

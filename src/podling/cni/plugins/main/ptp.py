@@ -11,7 +11,7 @@ forwarding. The order of the result's interfaces is the reference plugin's: host
 Options (the reference plugin's documentation, "ptp plugin"):
 
     ipMasq         hide the container behind the node's address when it leaves its subnet
-    ipMasqBackend  "nftables", the default here
+    ipMasqBackend  nftables (default here) or iptables
     mtu            bytes, of both ends; 0 (default) is the kernel's choice
     ipam           required, and must answer a gateway for each address
     dns            returned in the result; without it, IPAM's settings are
@@ -24,12 +24,11 @@ import os
 
 from podling.cni.plugins import container, own_link, skel, veth
 from podling.cni.plugins.execute import delegate, delegate_add
-from podling.cni.plugins.main import masquerade
+from podling.cni.plugins.main import ip_masq
 from podling.cni.plugins.options import Options
 from podling.cni.types import (
     CHECK_FAILED,
     DNS,
-    UNSUPPORTED_FIELD,
     Args,
     CNIError,
     ConfigError,
@@ -59,19 +58,14 @@ class _Conf:
 def _parse(args: Args) -> _Conf:
     options = Options(args)
     conf = _Conf(
-        ip_masq=options.get("ipMasq", bool, False),
+        ip_masq=ip_masq.parse(options),
         mtu=options.get("mtu", int, 0),
         ipam=options.ipam,
         dns=options.dns,
     )
-    backend = options.get("ipMasqBackend", str, "")
     options.refuse(conf.mtu < 0, f"invalid MTU {conf.mtu}")
     options.refuse(not conf.ipam, "ipam: is required")
     options.end("ptp")
-    if backend not in ("", "nftables"):
-        raise CNIError(
-            UNSUPPORTED_FIELD, f"ptp: ipMasqBackend {backend!r} is not supported", 'use "nftables"'
-        )
     return conf
 
 
@@ -91,7 +85,7 @@ def _add(args: Args) -> Result:
                     container.undo(lambda: inside.link_del(pair.container.index, missing_ok=True))
                     raise
             except BaseException:
-                container.undo(lambda: delegate(conf.ipam, args, "DEL"), lambda: _unmasquerade(args))
+                container.undo(lambda: delegate(conf.ipam, args, "DEL"), lambda: ip_masq.remove(args))
                 raise
     finally:
         os.close(netns)
@@ -112,7 +106,7 @@ def _wire(
     )
     _configure_host_end(host, host_end, ipam)
     if conf.ip_masq:
-        masquerade.add(args.name, args.ifname, args.container_id, [ip.address for ip in ipam.ips])
+        ip_masq.add(args, [ip.address for ip in ipam.ips])
     return Result(
         interfaces=(
             Interface(name=host_end.name, mac=host_end.mac, mtu=host_end.mtu),
@@ -196,15 +190,8 @@ def _interface(network: IPNetwork) -> IPInterface:
 
 
 def _delete(args: Args) -> None:
-    """The pair first, and with it all addresses and routes: they must not outlive the reservation."""
-    veth.delete_pair(args)
-    container.delegate_delete(args)
-    _unmasquerade(args)
-
-
-def _unmasquerade(args: Args) -> None:
-    if args.conf.get("ipMasq"):
-        masquerade.remove(args.name, args.ifname, args.container_id)
+    container.tear_down(args, lambda: veth.delete_pair(args))
+    ip_masq.remove(args)
 
 
 def _check(args: Args) -> None:
@@ -236,8 +223,7 @@ def _check_host_end(host: Netlink, link: Link, previous: Result) -> None:
 
 def _gc(args: Args) -> None:
     own_link.delegate_gc(args)
-    if args.conf.get("ipMasq"):
-        masquerade.remove_others(args.name, args.valid_attachments)
+    ip_masq.remove_others(args)
 
 
 PLUGIN = skel.Plugin(
