@@ -1,0 +1,137 @@
+"""Our CRI client, and our kubelet's calls, against Debian's containerd."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel.runtime_local import PARENT, log_text
+from podling.pause.build import pause_path
+from podling.runtime.cri import messages as cri
+from podling.runtime.cri.errors import Code, CRIError
+from podling.runtime.cri.grpc_client import CRIClient
+from podling.testing.containerd import Containerd, missing, write_test_images
+
+
+@pytest.fixture(scope="module")
+def containerd(mount_namespace: None) -> Iterator[Containerd]:
+    if program := missing():
+        pytest.skip(f"{program} is not installed")
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox (busybox-static) is not installed")
+    base = Path(tempfile.mkdtemp(prefix="ctd-"))  # not tmp_path: sockets must have short paths
+    (base / "images").mkdir()
+    images = write_test_images(base / "images", busybox, pause_path())
+    with Containerd(base, images=images) as made:
+        yield made
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+async def client(containerd: Containerd) -> AsyncIterator[CRIClient]:
+    made = CRIClient(containerd.endpoint)
+    yield made
+    for item in (await made.list_pod_sandbox(cri.ListPodSandboxRequest())).items:
+        await made.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
+        await made.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
+    made.close()
+
+
+def pod(folder: Path, name: str = "pod") -> cri.PodSandboxConfig:
+    context = cri.LinuxSandboxSecurityContext(
+        namespace_options=cri.NamespaceOption(pid=cri.NamespaceMode.CONTAINER)
+    )
+    return cri.PodSandboxConfig(
+        metadata=cri.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"),
+        hostname=name,
+        log_directory=str(folder),
+        labels={"app": name},
+        linux=cri.LinuxPodSandboxConfig(cgroup_parent=f"{PARENT}/ctd-{name}", security_context=context),
+    )
+
+
+def container(*command: str) -> cri.ContainerConfig:
+    return cri.ContainerConfig(
+        metadata=cri.ContainerMetadata(name="c"),
+        image=cri.ImageSpec(image="docker.io/library/busybox:latest"),
+        command=list(command),
+        log_path="c.log",
+        linux=cri.LinuxContainerConfig(
+            resources=cri.LinuxContainerResources(memory_limit_in_bytes=64 << 20, cpu_shares=256),
+            security_context=cri.LinuxContainerSecurityContext(
+                run_as_user=1000,
+                run_as_group=0,
+                supplemental_groups=[5, 300],
+                namespace_options=cri.NamespaceOption(pid=cri.NamespaceMode.CONTAINER),
+            ),
+        ),
+    )
+
+
+async def create(client: CRIClient, config: cri.PodSandboxConfig, *command: str) -> str:
+    sandbox = await client.run_pod_sandbox(cri.RunPodSandboxRequest(config=config))
+    made = await client.create_container(
+        cri.CreateContainerRequest(
+            pod_sandbox_id=sandbox.pod_sandbox_id, config=container(*command), sandbox_config=config
+        )
+    )
+    await client.start_container(cri.StartContainerRequest(container_id=made.container_id))
+    return made.container_id
+
+
+async def test_says_what_it_is(client: CRIClient) -> None:
+    assert (await client.version(cri.VersionRequest())).runtime_name == "containerd"
+    conditions = (await client.status(cri.StatusRequest())).status.conditions
+    assert {c.type: c.status for c in conditions} == {"RuntimeReady": True, "NetworkReady": True}
+    tags = [tag for i in (await client.list_images(cri.ListImagesRequest())).images for tag in i.repo_tags]
+    assert "docker.io/library/busybox:latest" in tags
+
+
+async def test_life_of_a_container(client: CRIClient, tmp_path: Path) -> None:
+    config = pod(tmp_path)
+    container_id = await create(client, config, "sh", "-c", "id; exec sleep 1000")
+    listed = (await client.list_containers(cri.ListContainersRequest())).containers
+    assert [c.id for c in listed] == [container_id]
+    sandbox_id = listed[0].pod_sandbox_id
+    status = await client.pod_sandbox_status(cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id))
+    assert status.status.metadata == config.metadata
+    assert status.status.network.ip.startswith("10.86.0.")
+    assert status.status.labels["app"] == "pod"
+
+    done = await client.exec_sync(
+        cri.ExecSyncRequest(container_id=container_id, cmd=["sh", "-c", "id -u; echo err >&2; exit 7"])
+    )
+    assert (done.stdout, done.stderr, done.exit_code) == (b"1000\n", b"err\n", 7)
+    stats = (await client.container_stats(cri.ContainerStatsRequest(container_id=container_id))).stats
+    assert stats.attributes.id == container_id
+    url = (await client.exec(cri.ExecRequest(container_id=container_id, cmd=["id"], stdout=True))).url
+    assert url.startswith("http://127.0.0.1:")
+
+    await client.stop_container(cri.StopContainerRequest(container_id=container_id, timeout=0))
+    ended = (await client.container_status(cri.ContainerStatusRequest(container_id=container_id))).status
+    assert (ended.state, ended.exit_code) == (cri.ContainerState.CONTAINER_EXITED, 137)
+    assert log_text(tmp_path / "c.log") == "uid=1000 gid=0 groups=0,5,300"
+    for _ in range(2):
+        await client.remove_container(cri.RemoveContainerRequest(container_id=container_id))
+
+
+async def test_many_at_once(client: CRIClient, tmp_path: Path) -> None:
+    configs = [pod(tmp_path / str(i), f"pod-{i}") for i in range(4)]
+    made = await asyncio.gather(*(create(client, config, "sleep", "1000") for config in configs))
+    assert len(set(made)) == 4
+    assert len((await client.list_pod_sandbox(cri.ListPodSandboxRequest())).items) == 4
+
+
+async def test_errors_keep_their_code_and_text(client: CRIClient) -> None:
+    with pytest.raises(CRIError, match="nowhere") as caught:
+        await client.container_status(cri.ContainerStatusRequest(container_id="nowhere"))
+    assert caught.value.code is Code.NOT_FOUND
+    with pytest.raises(CRIError) as caught:  # of a newer API than this containerd's
+        await anext(client.get_container_events(cri.GetEventsRequest()))
+    assert caught.value.code is Code.UNIMPLEMENTED
