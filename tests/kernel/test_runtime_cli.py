@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 
@@ -124,5 +125,6 @@ async def test_states_are_the_kernels_without_an_agent(local: Local, pod: tuple[
     while not (local.config.run_dir / "exits" / running).exists():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     _, out, _ = await podling(local, "ps", "-a")
-    assert "Exited (137) Less than a second ago" in out or "Exited (137) 1 second ago" in out
+    # However slow the machine is: how long ago is up to it.
+    assert re.search(r"Exited \(137\) (Less than a second|\d+ seconds?) ago", out)
     await local.restart(stop=False)
