@@ -8,9 +8,17 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from kernel.api_local import LocalAPI, eventually
 from kernel.runtime_local import PARENT, log_text
+from podling.api import core_v1, meta_v1
+from podling.client.errors import NotFoundError
+from podling.kubelet import names
+from podling.kubelet.config import KubeletConfig
+from podling.kubelet.kubelet import Kubelet
+from podling.linux.cgroups import Cgroups
 from podling.pause.build import pause_path
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -135,3 +143,71 @@ async def test_errors_keep_their_code_and_text(client: CRIClient) -> None:
     with pytest.raises(CRIError) as caught:  # of a newer API than this containerd's
         await anext(client.get_container_events(cri.GetEventsRequest()))
     assert caught.value.code is Code.UNIMPLEMENTED
+
+
+async def test_our_kubelet_runs_pods_on_it(client: CRIClient, tmp_path: Path) -> None:
+    api = LocalAPI(tmp_path)
+    await api.start()
+    admin = api.local()
+    await admin.create(core_v1.ServiceAccount(metadata=meta_v1.ObjectMeta(name="default")), "default")
+    config = KubeletConfig(
+        node_name="node-1",
+        node_ip="127.0.0.1",
+        root_dir=tmp_path / "kubelet",
+        pod_logs_dir=tmp_path / "logs",
+        cgroup_root=PARENT,
+    )
+    kubelet = Kubelet(config, api.local("system:node:node-1", "system:nodes"), client, client)
+    running = asyncio.create_task(kubelet.run())
+    again = "if [ -e /data/lived ]; then echo again; exec sleep 1000; fi"
+    script = f"{again}; : >/data/lived; echo first; exit 3"
+    body = {
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "nodeName": "node-1",
+            "restartPolicy": "OnFailure",
+            "terminationGracePeriodSeconds": 1,
+            "volumes": [{"name": "data", "emptyDir": {}}],
+            "containers": [
+                {
+                    "name": "main",
+                    "image": "busybox",
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["sh", "-c", script],
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                    "resources": {"limits": {"memory": "64Mi"}},
+                }
+            ],
+        },
+    }
+    try:
+        pod = await admin.create(msgspec.convert(body, core_v1.Pod))
+
+        async def restarted() -> core_v1.Pod | None:
+            found = await admin.get(core_v1.Pod, "web", "default")
+            statuses = found.status.container_statuses
+            return found if statuses and statuses[0].restart_count and statuses[0].state.running else None
+
+        found = await eventually(restarted)
+        assert found.status.pod_ip.startswith("10.86.0.")
+        assert found.status.container_statuses[0].last_state.terminated.exit_code == 3
+        folder = names.log_directory(config, pod)
+        assert log_text(folder / names.container_log_path("main", 0)) == "first"
+        assert log_text(folder / names.container_log_path("main", 1)) == "again"
+
+        await admin.delete(core_v1.Pod, "web", "default")
+
+        async def gone() -> bool:
+            try:
+                await admin.get(core_v1.Pod, "web", "default")
+            except NotFoundError:
+                return True
+            return False
+
+        await eventually(gone)
+        assert (await client.list_containers(cri.ListContainersRequest())).containers == []
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        Cgroups().remove(f"{PARENT}/kubepods")
+        await api.stop()

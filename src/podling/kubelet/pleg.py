@@ -2,7 +2,7 @@
 
 It follows the runtime's event stream (CRI, "GetContainerEvents") and says no more than "look at this
 pod again". It lists only at the start and whenever the stream was lost, because then it does not know
-what it missed. Upstream calls this the evented PLEG.
+what it missed. Upstream calls this the evented PLEG. For a runtime without the stream `relist` makes one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 from podling.kubelet import names
+from podling.kubelet.relist import PERIOD_S, relist_events
 from podling.kubelet.runtime_state import list_pod_uids
 from podling.runtime.cri import messages as cri
-from podling.runtime.cri.errors import CRIError
+from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.cri.service import RuntimeService
 
 RETRY_MIN_S = 0.05
@@ -35,6 +36,7 @@ class PLEG:
         on_listed: Callable[[], None],
     ) -> None:
         self._runtime = runtime
+        self._has_stream = True
         self._on_pod_changed = on_pod_changed
         self._on_listed = on_listed
         self._listeners: set[Listener] = set()
@@ -60,12 +62,16 @@ class PLEG:
                 await self._follow()
                 retry_s = RETRY_MIN_S
             except CRIError as err:
+                if err.code is Code.UNIMPLEMENTED and self._has_stream:
+                    log.info("the runtime has no event stream: listing every %g s instead", PERIOD_S)
+                    self._has_stream = False
+                    continue
                 log.warning("runtime event stream: %s", err)
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_MAX_S)
 
     async def _follow(self) -> None:
-        events = self._runtime.get_container_events(cri.GetEventsRequest())
+        events = self._events()
         # Subscribe before listing: what happens in between is reported twice rather than never.
         first = asyncio.ensure_future(_next(events))
         try:
@@ -80,6 +86,11 @@ class PLEG:
                 event = await _next(events)
         finally:
             first.cancel()
+
+    def _events(self) -> AsyncIterator[cri.ContainerEventResponse]:
+        if self._has_stream:
+            return self._runtime.get_container_events(cri.GetEventsRequest())
+        return relist_events(self._runtime)
 
     def _dispatch(self, event: cri.ContainerEventResponse) -> None:
         uid = self._pod_uid(event)
