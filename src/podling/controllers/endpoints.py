@@ -32,7 +32,8 @@ from podling.controllers.informers import Informers
 from podling.controllers.selection import ServiceSelection, matches
 
 Key = tuple[str, str]
-WORKERS = 4
+WORKERS = 16
+"""Each waits for the disk most of the time, and the writes of all of them share a commit."""
 _HEADLESS_LABEL = "service.kubernetes.io/headless"
 _MANAGED_LABEL = "endpoints.kubernetes.io/managed-by"
 _MANAGER = "endpoint-controller"

@@ -28,7 +28,8 @@ from podling.controllers.informers import Informers
 from podling.controllers.ownership import controller_reference
 from podling.controllers.selection import ServiceSelection
 
-WORKERS = 4
+WORKERS = 16
+"""Each waits for the disk most of the time, and the writes of all of them share a commit."""
 MAX_ENDPOINTS = 100
 """Of a slice, as kube-controller-manager's default."""
 CATCH_UP_S = 1.0
