@@ -55,7 +55,12 @@ class Options:
 
     @property
     def dns(self) -> DNS:
-        return DNS.from_json(self.get("dns", dict, {}))
+        raw = self.get("dns", dict, {})
+        lists = [raw.get(key) or [] for key in ("nameservers", "search", "options")]
+        if any(not isinstance(one, list) or any(not isinstance(w, str) for w in one) for one in lists):
+            self._faults.append("dns: nameservers, search and options must be lists of strings")
+            return DNS()
+        return DNS.from_json(raw)
 
     @property
     def mac(self) -> str:

@@ -90,6 +90,7 @@ def check_args(args: Args) -> None:
         raise CNIError(
             INVALID_CONFIG, f"invalid network name: {args.name!r}", "letters, digits, '_', '.', '-'"
         )
+    _check_shapes(args.conf)
     if args.command in ("STATUS", "GC"):
         return
     missing = [
@@ -106,6 +107,21 @@ def check_args(args: Args) -> None:
     if not _valid_name(args.container_id):
         raise CNIError(INVALID_ENVIRONMENT, f"invalid CNI_CONTAINERID: {args.container_id!r}")
     _check_ifname(args.ifname)
+
+
+def _check_shapes(conf: Mapping[str, Any]) -> None:
+    """What all plugins share in a configuration must be of the type the spec gives it."""
+    ipam, conventions = conf.get("ipam") or {}, conf.get("args") or {}
+    objects = {key: conf.get(key) for key in ("ipam", "dns", "args", "runtimeConfig", "prevResult")}
+    if isinstance(conventions, dict):
+        objects["args.cni"] = conventions.get("cni")
+    wrong = [
+        f"{key} must be an object" for key, value in objects.items() if not isinstance(value, dict | None)
+    ]
+    if isinstance(ipam, dict) and not isinstance(ipam.get("type"), str | None):
+        wrong.append("ipam.type must be a string")
+    if wrong:
+        raise CNIError(DECODING_FAILURE, "error unmarshalling network config: " + "; ".join(wrong))
 
 
 def _valid_name(text: str) -> bool:

@@ -73,18 +73,24 @@ def _parse(args: Args) -> _Conf:
     )
     given = conf.device or conf.mac or conf.kernel_path or conf.pci or conf.auxiliary
     options.refuse(not given, 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"')
-    options.refuse("/" in conf.pci or conf.pci in (".", ".."), f"invalid pciBusID: {conf.pci!r}")
+    options.refuse(not _file_name(conf.pci), f"invalid pciBusID: {conf.pci!r}")
+    options.refuse("\0" in conf.kernel_path, f"invalid kernelpath: {conf.kernel_path!r}")
     options.end("host-device")
     return conf
 
 
 def _device_id(device_id: str) -> tuple[str, str]:
-    if "/" not in device_id and device_id not in (".", ".."):
+    if _file_name(device_id):
         if os.path.exists(os.path.join(SYS_PCI, device_id)):
             return device_id, ""
         if os.path.exists(os.path.join(SYS_AUXILIARY, device_id)):
             return "", device_id
     raise ConfigError(f"runtime config DeviceID {device_id} not found or unsupported")
+
+
+def _file_name(text: str) -> bool:
+    """Whether it stays in the directory it is looked for."""
+    return text not in (".", "..") and not any(c in text for c in "/\0")
 
 
 def _in_userspace(conf: _Conf) -> bool:
