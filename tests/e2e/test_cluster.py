@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,21 +21,24 @@ STATE = Path("/var/lib/podling/clusters")
 
 
 def leftovers(name: str) -> dict[str, list[str]]:
-    """Everything on this machine that belongs to cluster `name`, or to no cluster at all."""
+    """Everything on this machine that belongs to cluster `name`, or to no cluster at all.
+
+    What somebody runs by hand, without a cluster, meanwhile is none of it.
+    """
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     links = json.loads(subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout)
     routes = subprocess.run(["ip", "route"], capture_output=True, check=True, text=True).stdout
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, check=True, text=True).stdout
     return {
         "processes": sorted(processes_of(name)),
-        "mounts": [m for m in mounts if "podling" in m],
+        "mounts": [m for m in mounts if "podling" in m and "hand" not in m],
         "links": sorted(x["ifname"] for x in links),
         "routes": routes.splitlines(),
         "nft": tables.splitlines(),
         "cgroups": [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/podling/{name}")],
-        "netns": sorted(os.listdir("/run/netns")) if Path("/run/netns").exists() else [],
+        "netns": sorted(p.name for p in Path("/run/netns").glob("podling-?????????????")),
         "files": sorted(str(p) for p in STATE.glob(name)),
-        "run": sorted(p.name for p in Path("/run").iterdir()),
+        "run": sorted(p.name for p in Path("/run").glob("podling*") if "hand" not in p.name),
     }
 
 
@@ -46,7 +50,8 @@ def processes_of(name: str) -> Iterator[str]:
             argv = (path / "cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        stray = os.path.basename(argv[0]) in (b"conmon", b"crun") and "/podling/" not in cgroup
+        # In a cgroup of its own is what somebody runs by hand.
+        stray = os.path.basename(argv[0]) in (b"conmon", b"crun") and "/podling" not in cgroup
         if f"/podling/{name}/" in cgroup or stray:
             yield f"{path.name} {b' '.join(argv).decode()}"
 
@@ -113,7 +118,9 @@ def test_a_mistake_on_the_command_line_makes_nothing(args: tuple[str, ...], code
 
 def test_two_clusters_live_side_by_side_and_leave_nothing(cluster: PodlingCluster, tmp_path: Path) -> None:
     before = leftovers("second")
-    kubeconfig = Path(cluster.env["KUBECONFIG"])
+    # A copy: other tests go on with the first cluster's own, whatever becomes of this one.
+    kubeconfig = tmp_path / "config"
+    shutil.copy(cluster.env["KUBECONFIG"], kubeconfig)
     contexts = yaml.safe_load(kubeconfig.read_text())
     second = PodlingCluster("second", workers=1)
     second.env["KUBECONFIG"] = str(kubeconfig)
@@ -130,7 +137,6 @@ def test_two_clusters_live_side_by_side_and_leave_nothing(cluster: PodlingCluste
     assert leftovers("second") == before
     kubeconfig_now = yaml.safe_load(kubeconfig.read_text())
     assert [c["name"] for c in kubeconfig_now["contexts"]] == [c["name"] for c in contexts["contexts"]]
-    cluster.kubectl("config", "use-context", f"podling-{cluster.name}")
 
 
 def test_up_works_after_everything_was_killed(images: None) -> None:

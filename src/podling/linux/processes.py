@@ -11,6 +11,9 @@ from pathlib import Path
 import msgspec
 
 
+PF_EXITING = 0x00000004  # <linux/sched.h>
+
+
 class ProcessRef(msgspec.Struct, frozen=True):
     """One process of this machine's lifetime."""
 
@@ -23,6 +26,12 @@ class ProcessRef(msgspec.Struct, frozen=True):
     def alive(self) -> bool:
         return self.start_time == start_time(self.pid) and self.boot_id == boot_id()
 
+    @property
+    def exiting(self) -> bool:
+        """Alive, but for its end only: PID 1 of a namespace waits there until all that lived in it is reaped."""
+        stat = _stat(self.pid)
+        return stat is not None and bool(int(stat[6]) & PF_EXITING)
+
 
 @cache
 def boot_id() -> str:
@@ -31,13 +40,18 @@ def boot_id() -> str:
 
 def start_time(pid: int) -> int | None:
     """None when there is no such process, or only its zombie."""
+    stat = _stat(pid)
+    return None if stat is None or stat[0] in "ZX" else int(stat[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the third, the state, on."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command name is in parentheses and may hold anything, closing parentheses too.
-    state, *fields = text[text.rindex(")") + 2 :].split()
-    return None if state in "ZX" else int(fields[18])
+    return text[text.rindex(")") + 2 :].split()
 
 
 def reference(pid: int) -> ProcessRef | None:

@@ -41,8 +41,8 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
 
     @property
     def running(self) -> bool:
-        """Any node of it is alive."""
-        return any(p.alive for p in self.nodes.values())
+        """Any node of it is alive, and not only on its way out."""
+        return any(p.alive and not p.exiting for p in self.nodes.values())
 
 
 def load(name: str) -> ClusterRecord | None:
