@@ -50,8 +50,9 @@ def processes_of(name: str) -> Iterator[str]:
             argv = (path / "cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # In a cgroup of its own is what somebody runs by hand.
-        stray = os.path.basename(argv[0]) in (b"conmon", b"crun") and "/podling" not in cgroup
+        # A node's runtime keeps its state there; what somebody runs by hand does not.
+        ours = any(arg.endswith(b"--root=/run/podling/crun") for arg in argv)
+        stray = os.path.basename(argv[0]) in (b"conmon", b"crun") and ours and "/podling/" not in cgroup
         if f"/podling/{name}/" in cgroup or stray:
             yield f"{path.name} {b' '.join(argv).decode()}"
 
