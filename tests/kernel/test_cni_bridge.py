@@ -264,8 +264,8 @@ def test_errors_name_what_is_in_the_way(node: Node, namespaces: Namespaces):
         node.add("c2", pod, node.bridge())
     with pytest.raises(CNIError, match="invalid mac"):
         node.add("c3", node.pod("other"), node.bridge(), args="MAC=banana")
-    with pytest.raises(CNIError, match='failed to find plugin "dhcp" in path'):
-        node.add("c4", node.pod("third"), node.bridge(ipam={"type": "dhcp"}))
+    with pytest.raises(CNIError, match='failed to find plugin "nope" in path'):
+        node.add("c4", node.pod("third"), node.bridge(ipam={"type": "nope"}))
     assert node.reserved() == {"10.244.1.2", "last_reserved_ip.0"}
 
 

@@ -50,6 +50,15 @@ def test_addresses_routes_and_dns_are_as_written(node: Node):
     assert node.addresses(node.netns, "cni0") == {"10.10.0.254/24", "fd00:ffff::1/64"}
 
 
+def test_an_add_that_finds_its_interface_taken_leaves_the_earlier_one(node: Node):
+    pod = node.pod("pod")
+    conf = node.bridge(ipam=ipam("10.10.0.7/24"))
+    node.add("c1", pod, conf)
+    with pytest.raises(CNIError, match="already exists"):
+        node.add("c1", pod, conf)
+    assert node.addresses(pod, "eth0") == {"10.10.0.7/24"}
+
+
 def execute(node: Node, conf: dict[str, Any], args: str = "") -> dict[str, Any]:
     conf = {"cniVersion": "1.0.0", "name": "net"} | conf
     _, result = node.execute("ADD", conf, plugin="static", CONTAINERID="c1", NETNS="x", ARGS=args)

@@ -21,6 +21,7 @@ MARKER = "# podling-cni-plugin: "
 MODULES = {
     "bandwidth": "podling.cni.plugins.meta.bandwidth",
     "bridge": "podling.cni.plugins.main.bridge",
+    "dhcp": "podling.cni.plugins.ipam.dhcp",
     "dummy": "podling.cni.plugins.main.dummy",
     "firewall": "podling.cni.plugins.meta.firewall",
     "flannel": "podling.cni.plugins.meta.flannel",

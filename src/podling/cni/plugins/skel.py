@@ -55,6 +55,7 @@ class Plugin:
     status: Callable[[Args], None] = _nothing
     gc: Callable[[Args], None] = _nothing
     prepare: Callable[[Args], None] = _nothing  # ours: what can be made before the first pod
+    daemon: Callable[[list[str]], int] | None = None  # `PLUGIN daemon ARGUMENTS`; returns an exit status
 
 
 def run(plugin: Plugin, args: Args) -> Result | None:
@@ -157,6 +158,8 @@ def open_sandbox(args: Args) -> int:
 def main(plugin: Plugin) -> None:
     """Be the plugin: environment and stdin in, JSON on stdout, exit status 0 or 1 (CNI spec, section 2)."""
     version = NEWEST
+    if plugin.daemon is not None and sys.argv[1:2] == ["daemon"]:
+        sys.exit(plugin.daemon(sys.argv[2:]))
     try:
         command = os.environ.get("CNI_COMMAND", "")
         if not command:

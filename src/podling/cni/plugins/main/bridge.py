@@ -35,8 +35,15 @@ from podling.linux.sysctl import ensure_forwarding, ensure_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from podling.cni.types import IPInterface
     from podling.linux.netlink import Link
+
+
+# These need no link to answer, and a link is made after them: an exhausted range then costs nothing. Any
+# other (dhcp, or what we do not know) may want to talk over it.
+BLIND_IPAM = ("host-local", "static")
 
 
 def _add(args: Args) -> Result:
@@ -45,35 +52,50 @@ def _add(args: Args) -> Result:
     try:
         with Netlink() as host, Netlink(netns) as inside:
             bridge = _ensure_bridge(host, conf)
-            ipam = delegate_add(conf.ipam, args) if conf.ipam else Result()
+            undo: list[Callable[[], None]] = [lambda: ip_masq.remove(args)]  # newest first
+            pair: veth.Pair | None = None
             try:
-                return _wire(
-                    args,
-                    conf,
-                    _with_gateways(conf, ipam),
-                    host=host,
-                    inside=inside,
-                    netns=netns,
-                    bridge=bridge,
-                )
+                if conf.ipam and conf.ipam not in BLIND_IPAM:
+                    pair = _make_pair(args, conf, undo, host=host, inside=inside, netns=netns)
+                    inside.link_set(pair.container.index, up=True)
+                    _connect(conf, pair, host, bridge)
+                ipam = Result()
+                if conf.ipam:
+                    ipam = delegate_add(conf.ipam, args)
+                    undo.insert(0, lambda: delegate(conf.ipam, args, "DEL"))
+                ipam = _with_gateways(conf, ipam)
+                if pair is None:
+                    pair = _make_pair(args, conf, undo, host=host, inside=inside, netns=netns)
+                return _wire(args, conf, ipam, pair, host=host, inside=inside, netns=netns, bridge=bridge)
             except BaseException:
-                _undo(args, conf, inside)
+                container.undo(*undo)
                 raise
     finally:
         os.close(netns)
 
 
 def _wire(
-    args: Args, conf: BridgeConf, ipam: Result, *, host: Netlink, inside: Netlink, netns: int, bridge: Link
+    args: Args,
+    conf: BridgeConf,
+    ipam: Result,
+    pair: veth.Pair,
+    *,
+    host: Netlink,
+    inside: Netlink,
+    netns: int,
+    bridge: Link,
 ) -> Result:
-    """Everything after IPAM; the caller undoes it."""
-    pair = veth.make_pair(args, host=host, inside=inside, netns=netns, mtu=conf.mtu, mac=conf.mac)
+    """Everything after IPAM and the pair; the caller undoes it."""
     container.configure(pair.container, ipam, inside=inside, netns=netns, up=conf.container_interface_up)
-    _connect(conf, pair, host, bridge)
+    if conf.ipam in ("", *BLIND_IPAM):  # else it is connected already
+        _connect(conf, pair, host, bridge)
     if conf.is_gateway:
         _ensure_gateways(conf, host, bridge, [_gateway_of(ip) for ip in ipam.ips])
     if conf.ip_masq:
         ip_masq.add(args, [ip.address for ip in ipam.ips])
+    # The container's end was up before its peer: until the kernel has handled its carrier, on a thread of its
+    # own, packets are dropped. From Linux 6.15 on asking for a link waits for that.
+    inside.link_get(pair.container.index)
     host_end = host.link_get(pair.host)
     return Result(
         interfaces=(
@@ -84,15 +106,6 @@ def _wire(
         ips=tuple(replace(ip, interface=2) for ip in ipam.ips),
         routes=ipam.routes,
         dns=conf.dns or ipam.dns,
-    )
-
-
-def _undo(args: Args, conf: BridgeConf, inside: Netlink) -> None:
-    """Take back an ADD that failed after IPAM."""
-    container.undo(
-        lambda: inside.link_del(args.ifname, missing_ok=True),
-        lambda: delegate(conf.ipam, args, "DEL") if conf.ipam else None,
-        lambda: ip_masq.remove(args),
     )
 
 
@@ -177,6 +190,20 @@ def _ensure_gateways(conf: BridgeConf, host: Netlink, bridge: Link, gateways: li
 # --- the pair
 
 
+def _make_pair(
+    args: Args,
+    conf: BridgeConf,
+    undo: list[Callable[[], None]],
+    *,
+    host: Netlink,
+    inside: Netlink,
+    netns: int,
+) -> veth.Pair:
+    pair = veth.make_pair(args, host=host, inside=inside, netns=netns, mtu=conf.mtu, mac=conf.mac)
+    undo.insert(0, lambda: inside.link_del(pair.container.index, missing_ok=True))
+    return pair
+
+
 def _connect(conf: BridgeConf, pair: veth.Pair, host: Netlink, bridge: Link) -> None:
     """Make the host end a port that forwards, at once if the container's end is up: then it has a carrier."""
     requests = [links.set_link(pair.host, master=bridge.index, up=True)]
@@ -218,9 +245,7 @@ def _with_gateways(conf: BridgeConf, ipam: Result) -> Result:
 
 
 def _delete(args: Args) -> None:
-    """The link first: an address that is free again must not be in use any more."""
-    veth.delete_pair(args)
-    container.delegate_delete(args)
+    container.tear_down(args, lambda: veth.delete_pair(args))
     ip_masq.remove(args)
 
 
