@@ -166,9 +166,9 @@ def endpoints(name: str, *addresses: str, node: str = "me", udp: bool = False) -
 
 
 @asynccontextmanager
-async def proxy(api: LocalAPI) -> AsyncIterator[Client]:
+async def proxy(api: LocalAPI, client: Client | None = None) -> AsyncIterator[Client]:
     """A running proxy that has done its first pass."""
-    client = api.local()
+    client = client or api.local()
     view = ServiceView(client)
     made = ServiceProxy(
         view,
@@ -180,3 +180,4 @@ async def proxy(api: LocalAPI) -> AsyncIterator[Client]:
     async with running(view.run), running(made.run):
         await made.synced.wait()
         yield client
+    await client.close()

@@ -217,6 +217,16 @@ async def test_without_an_upstream_the_answer_is_a_failure_at_once(kube: Client)
     assert socket.inet_aton("10.96.0.1") in await ask("kubernetes.default")
 
 
+async def test_a_port_that_is_taken_is_waited_for(kube: Client):
+    """The rest of the agent must not end because of it."""
+    view = ServiceView(kube)
+    second = DNSServer(view, IPv4Address(ADDRESS), port=PORT)
+    async with running(view.run), running(second.run):
+        await asyncio.sleep(0.1)
+        assert not second.started.is_set()
+    assert answers(await ask("kubernetes.default.svc.cluster.local")) == 1
+
+
 async def test_nonsense_is_answered_or_ignored_and_harms_nobody(kube: Client):
     assert code(await asyncio.to_thread(over_udp, query("a", Type.A)[:15])) == Code.FORMERR
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

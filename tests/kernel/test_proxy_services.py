@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,14 @@ from kernel.proxy_local import (
 )
 from podling.api.core_v1 import Endpoints, Service
 from podling.linux import nft
+from podling.linux.netlink import Netlink, Route
 from podling.linux.sysctl import read_sysctl
 from podling.network.proxy.ruleset import TABLE
 
 __all__ = ["namespaces"]
 
 WEB = "10.96.7.1"
+SERVICES = IPv4Network("10.96.0.0/16")
 
 
 @pytest.fixture
@@ -67,12 +70,12 @@ async def listed(words: str) -> None:
 
 
 async def answers(place: Place | None, address: str, servers: set[str], port: int = 80) -> None:
-    """Until connections reach all of `servers` and nobody else; none: until they are refused."""
+    """Until connections reach all of `servers` and nobody else; none: until nobody is reached."""
 
     async def look() -> bool:
         seen = set()
         for _ in range(12 * len(servers) or 1):
-            with suppress(ConnectionRefusedError):
+            with suppress(OSError):  # refused, or no route: the rules are not there yet
                 seen.add((await ask(place, address, port)).server)
         return seen == servers
 
@@ -102,6 +105,7 @@ async def test_connections_to_a_cluster_ip_spread_over_its_endpoints(api: LocalA
             await answers(client, WEB, {two.address})
             await kube.delete(Service, "web", "default")
             await answers(client, WEB, set())
+            await refused(client, WEB)
 
 
 async def test_a_service_without_endpoints_refuses_at_once(api: LocalAPI, node: Node):
@@ -265,6 +269,38 @@ async def test_rules_stay_when_the_agent_stops_and_the_next_one_takes_over(api: 
         await kube.patch(Endpoints, "web", {"subsets": endpoints("web", two.address).subsets}, "default")
         async with proxy(api):
             await answers(client, WEB, {two.address})
+
+
+async def test_traffic_goes_on_without_an_api_server_and_changes_catch_up(api: LocalAPI, node: Node):
+    one, two, client = node.pod(11), node.pod(12), node.pod(20)
+    async with proxy(api, api.https()) as kube:
+        await kube.create(service("web", WEB))
+        await kube.create(endpoints("web", one.address))
+        with serving(one, two):
+            await answers(client, WEB, {one.address})
+            await api.stop()
+            assert (await ask(client, WEB)).server == one.address
+            await api.start()
+            moved = endpoints("web", two.address)
+            await kube.patch(Endpoints, "web", {"subsets": moved.subsets}, "default")
+            await answers(client, WEB, {two.address})
+
+
+async def test_the_route_to_services_comes_back(api: LocalAPI, node: Node):
+    """Without a default route a process could not send what is to be translated."""
+
+    async def routed() -> bool:
+        with Netlink() as nl:
+            return any(route.dst == SERVICES for route in nl.route_list(family=2))
+
+    async with proxy(api):
+        await eventually(routed, 3)
+        with Netlink() as nl:
+            nl.route_del(Route(dst=SERVICES))
+            await eventually(routed, 3)
+            nl.link_set("switch0", up=False)
+            nl.link_set("switch0", up=True)
+            await eventually(routed, 3)
 
 
 async def test_of_two_services_with_one_address_the_first_has_it_until_it_goes(api: LocalAPI, node: Node):

@@ -42,6 +42,7 @@ PORT = 10053
 CACHE_SIZE = 4096
 TCP_IDLE_S = 10.0
 TCP_BYTES = 65535
+BIND_RETRY_S = 2.0
 MAX_FORWARDED = 256
 """Questions under way upstream; more are refused."""
 
@@ -75,6 +76,15 @@ class DNSServer:
         self._view.add_handler(self._on_change)
         await self._view.wait_synced()
         self._source.rebuild()
+        while True:
+            try:
+                await self._serve()
+            except OSError as err:
+                # Taken, or the node has no such address yet: no reason for the rest of the agent to end.
+                log.warning("dns: %s:%d: %s; trying again", self._address, self._port, err.strerror or err)
+                await asyncio.sleep(BIND_RETRY_S)
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(
             lambda: _Datagrams(self), local_addr=(self._address, self._port)

@@ -5,8 +5,7 @@ transaction. A pass takes what has gathered while the one before ran, so that a 
 transactions. The kernel tells of changes others make: when our table was touched or flushed it is written
 again, whole, in one transaction. Rules stay when the agent stops; the next one replaces them in one step.
 
-Nodes without a default route (clusters without egress) get a route for the service range, without which a
-process could not even send the packet that is to be translated.
+Nodes without a default route (clusters without egress) get a route for the service range (`route`).
 """
 
 from __future__ import annotations
@@ -16,23 +15,21 @@ import errno
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 
 from podling.api.core_v1 import Service
 from podling.client.events import EventRecorder
-from podling.linux.netlink import Netlink, NetlinkError, Route
+from podling.linux.netlink import NetlinkError
 from podling.linux.netlink.netfilter import NFNLGRP_NFTABLES, Netfilter
 from podling.linux.netlink.nftables import NFT_MSG_NEWGEN, event_table
 from podling.linux.netlink.wire import Request, parse_messages
 from podling.linux.sysctl import ensure_sysctl
 from podling.network.proxy import ruleset, stale
+from podling.network.proxy.route import keep_route
 from podling.network.proxy.rules import compute_rules
 from podling.network.proxy.table import Table
 from podling.network.services import Key, ServiceView
 
-RTPROT_PODLING_SERVICES = 81
-"""The route's mark; 80 are those to pods."""
 REPAIR_PAUSE_S = 1.0
 """Between two repairs: someone who flushes in a loop shall not keep us busy."""
 RETRY_S = 1.0
@@ -72,7 +69,14 @@ class ServiceProxy:
         self._view.add_handler(self._on_change)
         await self._view.wait_synced()
         self._dirty.update(self._view.service_keys())
-        await asyncio.to_thread(self._prepare_node)
+        await asyncio.to_thread(_prepare_node)
+        async with asyncio.TaskGroup() as tasks:
+            if self._service_cidr is not None and self._node_ip is not None:
+                route = keep_route(self._service_cidr, self._node_ip)
+                tasks.create_task(route, name="services: route")
+            tasks.create_task(self._sync_forever(), name="services: sync")
+
+    async def _sync_forever(self) -> None:
         with Netfilter() as netfilter, Netfilter(groups=(NFNLGRP_NFTABLES,)) as watch:
             watch.set_blocking(False)
             loop = asyncio.get_running_loop()
@@ -160,29 +164,11 @@ class ServiceProxy:
             if self._events is not None:
                 self._events.event(service, "Warning", "AddressInUse", text)
 
-    def _prepare_node(self) -> None:
-        ensure_sysctl("net.ipv4.ip_forward", 1)
-        try:
-            # Answers of a backend on the sender's own bridge must pass the translation on their way back.
-            ensure_sysctl("net.bridge.bridge-nf-call-iptables", 1)
-        except FileNotFoundError:
-            log.warning("services: no net.bridge.bridge-nf-call-iptables: modprobe br_netfilter")
-        with suppress(OSError), Netlink() as nl:
-            self._ensure_route(nl)
 
-    def _ensure_route(self, nl: Netlink) -> None:
-        if self._service_cidr is None or self._node_ip is None:
-            return
-        for route in nl.route_list(family=2):
-            if route.dst.prefixlen == 0 and route.protocol != RTPROT_PODLING_SERVICES:
-                return  # the default route will do, as it does for kube-proxy
-        (link,) = [a.index for a in nl.addr_list() if a.interface.ip == self._node_ip][:1] or [0]
-        if link:
-            nl.route_replace(
-                Route(
-                    dst=self._service_cidr,
-                    oif=link,
-                    prefsrc=self._node_ip,
-                    protocol=RTPROT_PODLING_SERVICES,
-                )
-            )
+def _prepare_node() -> None:
+    ensure_sysctl("net.ipv4.ip_forward", 1)
+    try:
+        # Answers of a backend on the sender's own bridge must pass the translation on their way back.
+        ensure_sysctl("net.bridge.bridge-nf-call-iptables", 1)
+    except FileNotFoundError:
+        log.warning("services: no net.bridge.bridge-nf-call-iptables: modprobe br_netfilter")
