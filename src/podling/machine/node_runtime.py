@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -45,6 +46,15 @@ async def node_runtime(
     finally:
         await server.stop()
         await runtime.stop()
+
+
+async def serve_runtime(config: RuntimeConfig) -> None:
+    """Our runtime alone behind its CRI socket, until SIGTERM or SIGINT. Containers live on."""
+    stop = asyncio.Event()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sig, stop.set)
+    async with node_runtime(config, None, stop):
+        await stop.wait()
 
 
 async def _wait_answering(client: CRIClient, endpoint: str, stop: asyncio.Event) -> None:

@@ -123,14 +123,8 @@ class Containerd:
         (self._base / "net.d").mkdir(parents=True)
         text = _CONFIG.format(base=self._base, pause=PAUSE_IMAGE, plugins=PLUGINS)
         (self._base / "config.toml").write_text(text)
-        ipam = {
-            "type": "host-local",
-            "dataDir": str(self._base / "ipam"),
-            "ranges": [[{"subnet": self._subnet}]],
-        }
-        bridge = {"type": "bridge", "bridge": "cni-ctd0", "isDefaultGateway": True, "ipam": ipam}
-        conf = {"cniVersion": "1.0.0", "name": "containerd", "plugins": [bridge]}
-        (self._base / "net.d" / "10-test.conflist").write_text(json.dumps(conf))
+        conf = conflist("containerd", "cni-ctd0", self._subnet, self._base)
+        (self._base / "net.d" / "10-test.conflist").write_text(conf)
 
     def _wait_answering(self) -> None:
         assert self._process is not None
@@ -145,6 +139,13 @@ class Containerd:
     def _ctr(self, *arguments: str) -> None:
         command = ["ctr", "--address", f"{self._base}/containerd.sock", "--namespace", "k8s.io", *arguments]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def conflist(name: str, bridge: str, subnet: str, base: Path) -> str:
+    """CNI configuration: a bridge, and addresses remembered below `base`."""
+    ipam = {"type": "host-local", "dataDir": str(base / "ipam"), "ranges": [[{"subnet": subnet}]]}
+    plugin = {"type": "bridge", "bridge": bridge, "isDefaultGateway": True, "ipam": ipam}
+    return json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]})
 
 
 def write_oci_archive(path: Path, name: str, rootfs: Path, config: dict[str, Any]) -> None:
