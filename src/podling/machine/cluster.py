@@ -25,7 +25,7 @@ from podling.client.client import Client
 from podling.client.errors import ApiError, TransportError
 from podling.client.http import HttpTransport
 from podling.linux.processes import end
-from podling.machine import credentials, node_cgroup, paths, record, switch
+from podling.machine import credentials, firewall, node_cgroup, paths, record, switch
 from podling.machine.config import ClusterConfig, ConfigError
 from podling.machine.paths import ClusterPaths
 from podling.machine.record import ClusterRecord
@@ -166,7 +166,9 @@ async def wait_ready(config: ClusterConfig, progress: Callable[[str], None]) -> 
                     return
             raise UpError("the API server ended the watch on nodes")
     except TimeoutError:
-        raise UpError(f"not Ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}") from None
+        late = f"not Ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}"
+        why = firewall.obstacle(config)
+        raise UpError(f"{late}\n{why}" if why else late) from None
     except (ApiError, TransportError) as err:
         raise UpError(f"the API server at {config.server} does not answer: {err}") from err
     finally:
