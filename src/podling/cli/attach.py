@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +27,7 @@ def command(no_stdin: bool, name: str) -> int:
 
 async def _attach(hand: Hand, seen: Seen, *, stdin: bool) -> int:
     from podling.cli.streams import Detached, pump, raw_terminal
+    from podling.runtime.byhand.hand import client_lock
     from podling.runtime.streams_backend import RuntimeStreams
 
     core = core_with(hand, seen)
@@ -35,11 +37,11 @@ async def _attach(hand: Hand, seen: Seen, *, stdin: bool) -> int:
     stream = await RuntimeStreams(core).open_attach(
         seen.id, tty=config.tty, stdin=stdin, stdout=True, stderr=True
     )
-    with raw_terminal(config.tty and stdin):
-        try:
-            await pump(stream, stdin=stdin, terminal=config.tty)
-        except Detached:
-            return 0
-    if seen.settings is None:
-        return 0  # a pod's container: its exit code is the agent's to read
-    return await hand.exit_code(seen.id) or 0
+    wants_code = seen.settings is not None  # a pod's container: its exit code is the agent's to read
+    async with hand.lock(client_lock(seen.id), shared=True) if wants_code else nullcontext():
+        with raw_terminal(config.tty and stdin):
+            try:
+                await pump(stream, stdin=stdin, terminal=config.tty)
+            except Detached:
+                return 0
+        return (await hand.exit_code(seen.id) or 0) if wants_code else 0

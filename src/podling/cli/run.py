@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ async def _foreground(hand: Hand, held: Held, wanted: Wanted) -> int:
         streams = {"stdin": wanted.stdin, "stdout": True, "stderr": not wanted.tty}
         attached.append(Attachment(held.container, bundle, connection, **streams))
 
-    async with hand.lock(client_lock(held.id)):
+    async with hand.lock(client_lock(held.id), shared=True):
         await _start(hand, held, attach)
         loop = asyncio.get_running_loop()
         process = held.record.process
@@ -121,7 +122,7 @@ async def _foreground(hand: Hand, held: Held, wanted: Wanted) -> int:
             except Detached:
                 return 0
             code = await hand.exit_code(held.id)
-        await _settled(hand, held.id)
+    await _settled(hand, held.id)
     return 255 if code is None else code
 
 
@@ -133,17 +134,15 @@ def _pass_on(held: Held, number: int) -> None:
 async def _settled(hand: Hand, container_id: str) -> None:
     """So that what comes after us sees the end's effects: no address, no container after `--rm`."""
     from podling.runtime.byhand.errors import NoSuchContainerError
-    from podling.runtime.byhand.remove import remove
+    from podling.runtime.byhand.remove import remove_ended
     from podling.runtime.byhand.settle import settle
 
-    try:
+    with suppress(NoSuchContainerError):  # conmon's exit command was faster
         async with hand.lock(container_id):
             held = hand.load(container_id)
             await settle(hand, held)
         if held.settings.auto_remove:
-            await remove(hand, container_id)
-    except NoSuchContainerError:
-        return
+            await remove_ended(hand, container_id)
 
 
 async def _ensure_image(hand: Hand, name: str) -> None:
@@ -183,7 +182,8 @@ def _wanted(options: dict[str, Any]) -> Wanted:
         labels=dict(_label(text) for text in options["label"]),
         tty=options["tty"],
         stdin=options["interactive"],
-        stdin_once=options["interactive"] and not options["detach"],
+        # With a terminal one may leave (^P ^Q) and come back.
+        stdin_once=options["interactive"] and not options["detach"] and not options["tty"],
         auto_remove=options["auto_remove"],
         restart=_restart(options["restart"]),
         context=cri.LinuxContainerSecurityContext(

@@ -15,11 +15,10 @@ from pathlib import Path
 from podling.linux.inotify import IN_DELETE, IN_MOVED_TO, Inotify
 from podling.runtime.byhand.config import config_at
 from podling.runtime.byhand.errors import HandError, NoSuchContainerError
-from podling.runtime.byhand.hand import Hand, client_lock
-from podling.runtime.byhand.remove import remove_files, tidy
+from podling.runtime.byhand.hand import Hand
+from podling.runtime.byhand.remove import remove_ended
 from podling.runtime.byhand.settle import settle
 from podling.runtime.byhand.start import start
-from podling.runtime.core import in_thread
 from podling.runtime.state import ContainerPhase
 
 FIRST_WAIT_S, LAST_WAIT_S = 0.1, 60.0
@@ -34,19 +33,11 @@ async def after(hand: Hand, container_id: str) -> None:
                 return
             remove = held.settings.auto_remove
         if remove:
-            await _remove(hand, container_id)
+            await remove_ended(hand, container_id)
         else:
             await _restart(hand, container_id)
     except NoSuchContainerError:
         return  # removed meanwhile: nothing is left to do
-
-
-async def _remove(hand: Hand, container_id: str) -> None:
-    # A `run --rm` in the foreground wants the exit code first.
-    async with hand.lock(client_lock(container_id)), hand.lock(container_id):
-        hand.load(container_id)
-        await in_thread(remove_files, hand, container_id)
-    await tidy(hand)
 
 
 async def _restart(hand: Hand, container_id: str) -> None:

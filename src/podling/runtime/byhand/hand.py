@@ -93,14 +93,14 @@ class Hand:
     # locks
 
     @asynccontextmanager
-    async def lock(self, name: str) -> AsyncIterator[None]:
+    async def lock(self, name: str, *, shared: bool = False) -> AsyncIterator[None]:
         """Ends with the process that holds it, however that ends. Raises `NoSuchContainerError`."""
         try:
             fd = os.open(self._locks / name, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NoSuchContainerError(name) from None
         try:
-            await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_EX)
+            await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
@@ -197,7 +197,7 @@ async def _first(*events: Coroutine[Any, Any, None]) -> None:
 
 
 def client_lock(container_id: str) -> str:
-    """Held by a `run --rm` that still wants to read the exit code."""
+    """Shared by clients that still want to read the exit code of a container run with `--rm`."""
     return f"{container_id}.client"
 
 

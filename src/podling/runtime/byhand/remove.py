@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 from podling.linux import mounts, netns
-from podling.runtime.byhand.errors import HandError
-from podling.runtime.byhand.hand import NAMES, Hand
+from podling.runtime.byhand.errors import HandError, NoSuchContainerError
+from podling.runtime.byhand.hand import NAMES, Hand, client_lock
 from podling.runtime.byhand.settle import settle
 from podling.runtime.core import in_thread
 from podling.runtime.state import ContainerPhase, remove_tree
+
+
+async def remove_ended(hand: Hand, container_id: str) -> None:
+    """`--rm`. Clients that are attached want the exit code first. Raises `NoSuchContainerError`."""
+    async with hand.lock(client_lock(container_id)), hand.lock(container_id):
+        hand.load(container_id)
+        await in_thread(remove_files, hand, container_id)
+    await tidy(hand)
 
 
 async def remove(hand: Hand, container_id: str, *, force: bool = False) -> None:
@@ -28,10 +37,11 @@ async def remove(hand: Hand, container_id: str, *, force: bool = False) -> None:
         monitor = held.container.conmon
     if monitor is not None:
         await monitor.ended()  # with all it runs after the end: nothing of the container stays
-    async with hand.lock(container_id):
-        held = hand.load(container_id)
-        await settle(hand, held)
-        await in_thread(remove_files, hand, container_id)
+    with suppress(NoSuchContainerError):  # its own `--rm` was faster
+        async with hand.lock(container_id):
+            held = hand.load(container_id)
+            await settle(hand, held)
+            await in_thread(remove_files, hand, container_id)
     await tidy(hand)
 
 
