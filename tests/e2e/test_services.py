@@ -116,6 +116,11 @@ def test_names_resolve(cluster: PodlingCluster, web: str) -> None:
     lookup("kubernetes.default", "Address", ".0.1")
     lookup("kubernetes.default.svc.cluster.local", ".0.1")
     lookup(f"nobody.{web}.svc.cluster.local", "NXDOMAIN")
+    # The nodes' own processes may ask as well, each its own server.
+    dns = cluster_ip(cluster, "kube-system", "kube-dns")
+    for node in ("kube-master", *NODES):
+        shown = cluster.node(node, "busybox", "nslookup", "kubernetes.default.svc.cluster.local", dns)
+        assert ".0.1" in shown
     # As programs do it, with the search list.
     assert set(fetch(cluster, web, "web", 4)) <= {"web-1", "web-2"}
     assert set(fetch(cluster, web, f"web.{web}", 4)) <= {"web-1", "web-2"}
