@@ -43,6 +43,14 @@ def chain_rules(listing: str) -> list[ChainRule]:
     return found
 
 
+def listed(family: str, table: str) -> str:
+    """The table's listing, empty when there is none; `CNIError` where there is no nftables."""
+    try:
+        return nft.list_table(family, table)
+    except nft.NFTError as err:
+        raise CNIError(KERNEL_REFUSED, err.message, err.remedy) from err
+
+
 def deletions(family: str, table: str, rules: Iterable[ChainRule]) -> str:
     return "".join(f"delete rule {family} {table} {r.chain} handle {r.handle}\n" for r in rules)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from podling.cni.types import CHECK_FAILED, INVALID_CONFIG, KERNEL_REFUSED, CNIError
+from podling.cni.types import CHECK_FAILED, INVALID_CONFIG, KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ FORWARD, STAGE_1, STAGE_2 = "CNI-FORWARD", "CNI-ISOLATION-STAGE-1", "CNI-ISOLATI
 TO_FORWARD = f'FORWARD -m comment --comment "CNI firewall plugin rules" -j {FORWARD}'
 APART = '-m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge)"'
 LOCK = "/run/cni-firewall.lock"
+TIMEOUT_S = 60  # the programs wait for each other
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
 DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin")
 
@@ -48,11 +49,15 @@ def _run(program: str, *arguments: str, text: str = "") -> str:
             f"firewall: {program} is not installed",
             'install the package iptables, or set "backend": "nftables"',
         )
-    done = subprocess.run(
-        [path, *arguments], input=text, capture_output=True, text=True, check=False, timeout=60
-    )
+    try:
+        done = subprocess.run(
+            [path, *arguments], input=text, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as err:
+        raise CNIError(TRY_AGAIN_LATER, f"firewall: {program} does not end in {TIMEOUT_S} s") from err
     if done.returncode:
-        raise CNIError(KERNEL_REFUSED, f"firewall: {program}: {done.stderr.strip().splitlines()[0:1]}", text)
+        words = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+        raise CNIError(KERNEL_REFUSED, f"firewall: {program}: {words[0]}", text)
     return done.stdout
 
 

@@ -110,7 +110,7 @@ def keep_apart(bridge: str, versions: set[int], *, isolated: bool) -> None:
 
 
 def check(container_id: str, addresses: Sequence[IPInterface], *, bridge: str) -> None:
-    listing = nft.list_table(FAMILY, TABLE)
+    listing = nft_rules.listed(FAMILY, TABLE)
     rules = nft_rules.chain_rules(listing)
     if "hook forward" not in listing or f"jump {CONTAINERS}" not in [r.text for r in rules]:
         raise CNIError(CHECK_FAILED, f"nftables table {TABLE} is gone or incomplete")

@@ -200,7 +200,7 @@ def _check(args: Args) -> None:
 
 
 def _check_address(conf: PortmapConf, container_id: str, address: IPInterface) -> None:
-    listing = nft.list_table(portmap_rules.family_of(address.version), TABLE)
+    listing = nft_rules.listed(portmap_rules.family_of(address.version), TABLE)
     present = nft_rules.chain_rules(listing)
     if not portmap_rules.has_base(listing, present):
         raise CNIError(CHECK_FAILED, f"nftables table {TABLE} is gone or incomplete")
