@@ -69,6 +69,8 @@ class DNSServer:
         self._port = port
         self._upstream = upstream or Upstream()
         self._cache: dict[tuple[str, int], Answer] = {}
+        self._datagrams: dict[bytes, bytes] = {}
+        """Whole answers by whole questions, without identifiers: a pod's program asks the same ever again."""
         self._forwarding: set[asyncio.Task[None]] = set()
         self.started = asyncio.Event()
 
@@ -101,6 +103,7 @@ class DNSServer:
 
     def _on_change(self, key: Key) -> None:
         self._cache.clear()
+        self._datagrams.clear()
         self._source.changed(key)
 
     def answer(self, query: Query) -> Answer | None:
@@ -120,6 +123,10 @@ class DNSServer:
         return found
 
     def datagram(self, transport: asyncio.DatagramTransport, data: bytes, peer: tuple[str, int]) -> None:
+        known = self._datagrams.get(data[2:])
+        if known is not None:
+            _send(transport, data[:2] + known, peer)
+            return
         try:
             query = parse_query(data)
             answer = self.answer(query)
@@ -131,7 +138,12 @@ class DNSServer:
             _send(transport, encode_error(data, Code.SERVFAIL), peer)
             return
         if answer is not None:
-            _send(transport, encode(query, answer, limit=query.udp_bytes), peer)
+            response = encode(query, answer, limit=query.udp_bytes)
+            if len(answer.answers) < 2:  # those with more change their order
+                if len(self._datagrams) >= CACHE_SIZE:
+                    self._datagrams.clear()
+                self._datagrams[data[2:]] = response[2:]
+            _send(transport, response, peer)
         elif len(self._forwarding) >= MAX_FORWARDED:
             _send(transport, encode(query, Answer(code=Code.REFUSED), limit=MAX_UDP_BYTES), peer)
         else:
