@@ -32,7 +32,7 @@ class Keys:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             self.fault(f"{self._path}{key}: must be {_KINDS[kind]}, not {value!r}")
             return default
-        if isinstance(value, str) and "\0" in value:  # no name of a file or link, and no text of a rule
+        if kind is str and "\0" in str(value):  # no name of a file or link, and no text of a rule
             self.fault(f"{self._path}{key}: must not contain a NUL character")
             return default
         return value
