@@ -301,6 +301,8 @@ async def test_a_replication_controller_replaces_adopts_and_lets_go(kubectl: Kub
         return "web    3         3         3" in await kubectl("get", "rc", "web")
 
     await eventually(all_ready)
+    assert "Replicas:     3 current / 3 desired" in await kubectl("describe", "rc", "web")
+    assert await kubectl("expose", "rc", "web", "--port=80") == "service/web exposed\n"
     events = await kubectl("get", "events")
     assert re.search(r"SuccessfulCreate +replicationcontroller/web +Created pod: web-", events)
     await kubectl("delete", "rc", "web", "--cascade=orphan")
@@ -444,4 +446,6 @@ spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
     volume = (await kubectl("get", "pv")).splitlines()[1].split()
     assert volume[:5] == ["disk", "1Gi", "RWO", "Retain", "Pending"]
     assert (await kubectl("get", "pvc")).splitlines()[1].split()[:2] == ["data", "Pending"]
+    assert "Access Modes:" in await kubectl("describe", "pvc", "data")
+    assert "HostPath (bare host directory volume)" in await kubectl("describe", "pv", "disk")
     await kubectl("delete", "pv/disk", "pvc/data")
