@@ -24,6 +24,7 @@ from podling.api.core_v1 import (
 from podling.api.meta_v1 import ObjectMeta
 from podling.client.client import Client
 from podling.client.errors import AlreadyExistsError, ClientError, NotFoundError
+from podling.client.informer import object_key
 from podling.controllers.informers import Informers
 
 NAMESPACE, NAME = "kube-system", "kube-dns"
@@ -46,6 +47,8 @@ class ClusterDNSController:
         await self._informers.services.wait_synced()
         await self._informers.endpoints.wait_synced()
         self._informers.nodes.add_handler(self._on_node)
+        self._informers.services.add_handler(self._on_own)
+        self._informers.endpoints.add_handler(self._on_own)
         while True:
             self._changed.clear()
             try:
@@ -58,6 +61,11 @@ class ClusterDNSController:
     def _on_node(self, old: Node | None, new: Node | None) -> None:
         if compute_addresses([old] if old else []) != compute_addresses([new] if new else []):
             self._changed.set()
+
+    def _on_own(self, old: Service | Endpoints | None, new: Service | Endpoints | None) -> None:
+        either = new or old
+        if either is not None and object_key(either) == (NAMESPACE, NAME):
+            self._changed.set()  # what somebody deleted or changed is put right
 
     async def _reconcile(self) -> None:
         service = self._informers.services.get(NAME, NAMESPACE)
