@@ -72,16 +72,16 @@ def decode(kind: type[T], data: bytes) -> T:
 
 
 @cache
-def _writers(kind: type[msgspec.Struct]) -> tuple[tuple[str, Callable[[bytearray, Any], None]], ...]:
-    return tuple((f.name, _field_writer(f)) for f in fields_of(kind))
+def _writers(kind: type[msgspec.Struct]) -> tuple[tuple[str, Writer, bool], ...]:
+    """Name, writer, and whether a false value other than None may be worth writing."""
+    return tuple((f.name, _field_writer(f), f.wrapped or f.wire == "double") for f in fields_of(kind))
 
 
 def _write(out: bytearray, message: msgspec.Struct) -> None:
     kind: type[msgspec.Struct] = type(message)
-    for name, write in _writers(kind):
+    for name, write, zero_counts in _writers(kind):
         value = getattr(message, name)
-        # Zero, empty and absent; what is false yet present (a wrapped 0) has a writer that is asked.
-        if value or value == 0:
+        if value or (zero_counts and value is not None):
             try:
                 write(out, value)
             except CodecError:
@@ -131,10 +131,8 @@ def _single_writer(field: Field, value: Writer) -> Writer:
         return write_double
 
     def write(out: bytearray, item: Any) -> None:
-        # An empty message is present; a false scalar is the default.
-        if item or field.wire == "message":
-            out += tag
-            value(out, item)
+        out += tag
+        value(out, item)
 
     return write
 
@@ -196,7 +194,11 @@ def _write_bool(out: bytearray, value: bool) -> None:
 
 def _write_string(out: bytearray, text: str) -> None:
     data = text.encode()
-    append_varint(out, len(data))
+    length = len(data)
+    if length < 0x80:  # nearly always: spares a call
+        out.append(length)
+    else:
+        append_varint(out, length)
     out += data
 
 

@@ -12,7 +12,6 @@ calls. Whoever reaches the socket owns the node, so only root does (mode 0600).
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -114,8 +113,8 @@ def _unknown(path: str) -> Callable[[_Stream], Awaitable[None]]:
 def _listen(path: Path) -> socket.socket:
     """Nobody sees the socket before it has its mode and answers."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.unlink(missing_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)  # of one that was killed here
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(new))

@@ -103,7 +103,11 @@ def read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
 
 def extent(data: bytes, pos: int, end: int) -> tuple[int, int]:
     """Of what has its length before it: start and end."""
-    length, pos = read_varint(data, pos, end)
+    if pos < end and data[pos] < 0x80:  # nearly always: spares a call
+        length = data[pos]
+        pos += 1
+    else:
+        length, pos = read_varint(data, pos, end)
     stop = pos + length
     if stop > end:
         raise CodecError("unexpected end of message")
