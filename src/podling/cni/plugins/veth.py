@@ -51,6 +51,16 @@ def make_pair(args: Args, *, host: Netlink, inside: Netlink, netns: int, mtu: in
     raise CNIError(KERNEL_REFUSED, f"no free name for a veth in {NAME_ATTEMPTS} attempts")
 
 
+def settle(pair: Pair, inside: Netlink) -> None:
+    """Once both ends are up: wait until the kernel has handled the carrier of the container's end.
+
+    It was up before its peer, and gets its queue only when a worker of the kernel finds the time; what is
+    sent until then is lost, the first ARP request among it, which is repeated after a second. From Linux
+    6.15 on asking for a link waits for that.
+    """
+    inside.link_get(pair.container.index)
+
+
 def delete_pair(args: Args) -> None:
     """Delete the container's pair, if it has one; works without the namespace when prevResult is there."""
     previous = args.prev_result()

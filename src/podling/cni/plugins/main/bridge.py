@@ -93,9 +93,7 @@ def _wire(
         _ensure_gateways(conf, host, bridge, [_gateway_of(ip) for ip in ipam.ips])
     if conf.ip_masq:
         ip_masq.add(args, [ip.address for ip in ipam.ips])
-    # The container's end was up before its peer: until the kernel has handled its carrier, on a thread of its
-    # own, packets are dropped. From Linux 6.15 on asking for a link waits for that.
-    inside.link_get(pair.container.index)
+    veth.settle(pair, inside)
     host_end = host.link_get(pair.host)
     return Result(
         interfaces=(

@@ -105,6 +105,7 @@ def _wire(
         afterwards=[request for ip in ipam.ips for request in _route_by_node(ip, pair.container)],
     )
     _configure_host_end(host, host_end, ipam)
+    veth.settle(pair, inside)
     if conf.ip_masq:
         ip_masq.add(args, [ip.address for ip in ipam.ips])
     return Result(
