@@ -93,6 +93,20 @@ def test_mapped_ports_and_limits_work_and_leave_nothing(
     eventually(nothing_is_left)
 
 
+def test_every_plugin_of_the_text_is_on_every_node(cluster: PodlingCluster) -> None:
+    """E19"""
+    wanted = (
+        "bridge dhcp flannel host-device host-local ipvlan loopback macvlan portmap ptp sample tuning vlan"
+    )
+    for node in ("kube-master", NODE):
+        listed = cluster.node(node, "ls", "/opt/cni/bin").split()
+        assert set(wanted.split()) <= set(listed)
+        for plugin in listed:
+            script = f"echo '{{}}' | CNI_COMMAND=VERSION /opt/cni/bin/{plugin}"
+            answer = json.loads(cluster.node(node, "sh", "-c", script))
+            assert "1.1.0" in answer["supportedVersions"], plugin
+
+
 def test_a_limit_that_makes_no_sense_is_an_event(cluster: PodlingCluster, namespace: str) -> None:
     greedy = pod("greedy", busybox("main"), namespace=namespace, nodeName=NODE)
     greedy["metadata"]["annotations"] = {"kubernetes.io/ingress-bandwidth": "1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,35 @@ def test_del_removes_only_its_own_even_when_the_address_has_a_new_owner(node: No
     wired.check("c2", two, second)
     wired.delete("c2", two, second)
     assert own_rules(node) == []
+
+
+def test_many_at_once(node: Node):
+    """The first ADDs race for the table, later ones list what others delete."""
+    pods = [node.pod(f"pod{number}") for number in range(16)]
+    wired = Chain(node, node.bridge())
+    results = [wired.add(pod.name, pod).to_json("1.0.0") for pod in pods]
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        ports = [{"hostPort": 9000 + number, "containerPort": 80}]
+        conf = {"type": "portmap", "runtimeConfig": {"portMappings": ports}, "prevResult": results[number]}
+        conf |= {"cniVersion": "1.0.0", "name": "net"}
+        try:
+            for _ in range(3):
+                for command in ("ADD", "CHECK", "DEL"):
+                    node.call(command, pods[number].name, pods[number], conf)
+            node.call("ADD", pods[number].name, pods[number], conf)
+        except BaseException as err:
+            errors.append(err)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(pods))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    mapped = [rule for rule in own_rules(node) if "dnat to" in rule.text]
+    assert sorted(rule.comment for rule in mapped) == sorted(pod.name for pod in pods)
 
 
 def test_check_sees_what_is_missing(node: Node):
