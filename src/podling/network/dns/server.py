@@ -43,6 +43,8 @@ CACHE_SIZE = 4096
 TCP_IDLE_S = 10.0
 TCP_BYTES = 65535
 BIND_RETRY_S = 2.0
+SHORT_NAME_WAIT_S = 0.5
+"""How long a name that could be a service's is waited for upstream: clients give up after a few seconds."""
 MAX_FORWARDED = 256
 """Questions under way upstream; more are refused."""
 
@@ -158,12 +160,12 @@ class DNSServer:
 
     async def _forward(self, data: bytes, query: Query, *, tcp: bool) -> bytes:
         answer = b""
-        with suppress(UpstreamError):
-            answer = await self._upstream.ask(data, tcp=tcp)
-        if response_code(answer) in (Code.NXDOMAIN, Code.SERVFAIL):
-            short = self._zone.short_answer(query)
-            if short is not None:
-                return encode(query, short, limit=TCP_BYTES if tcp else query.udp_bytes)
+        short = self._zone.short_answer(query)
+        with suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(SHORT_NAME_WAIT_S if short else None):
+                answer = await self._upstream.ask(data, tcp=tcp)
+        if short is not None and response_code(answer) in (Code.NXDOMAIN, Code.SERVFAIL):
+            return encode(query, short, limit=TCP_BYTES if tcp else query.udp_bytes)
         return answer or encode(query, Answer(code=Code.SERVFAIL), limit=TCP_BYTES)
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

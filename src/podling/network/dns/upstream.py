@@ -11,9 +11,10 @@ import os
 import socket
 from pathlib import Path
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 1.5
 ATTEMPTS = 2
 PORT = 53
+IP_RECVERR, IPV6_RECVERR = 11, 25  # <linux/in.h>, <linux/in6.h>
 _DNS_BYTES = 65535
 
 
@@ -48,9 +49,15 @@ class Upstream:
 
 async def _ask_udp(server: str, query: bytes) -> bytes:
     loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    ipv6 = ":" in server
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
+        # Without it, "network unreachable" from a router on the way is no error but a silence.
+        if ipv6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.SOL_IP, IP_RECVERR, 1)
         sock.connect((server, PORT))
         # An identifier and a port of our own: two clients may ask with the same one.
         ident = os.urandom(2)
