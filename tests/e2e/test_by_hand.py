@@ -136,10 +136,13 @@ def test_two_containers_of_a_network_reach_each_other(hand: ByHand) -> None:
     assert hand.namespace("container1", "net") != hand.namespace("container2", "net")
     assert " 0% packet loss" in hand("exec", "container1", "ping", "-c1", "-W5", second)
     assert " 0% packet loss" in hand("exec", "container2", "ping", "-c1", "-W5", first)
+    assert " 0% packet loss" in hand("exec", "container1", "ping", "-c1", "-W5", "container2")
     (network,) = json.loads(hand("network", "inspect", "mynetwork"))
     assert {entry["Name"] for entry in network["Containers"].values()} == {"container1", "container2"}
     assert "has active endpoints" in hand.refused("network", "rm", "mynetwork")
     assert "network with name mynetwork already exists" in hand.refused("network", "create", "mynetwork")
+    hand("kill", "container2")
+    assert "container2" not in hand("exec", "container1", "cat", "/etc/hosts")
 
 
 def test_container_mode_shares_one_network_namespace(hand: ByHand) -> None:

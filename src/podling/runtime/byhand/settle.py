@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from podling.cni.types import CNIError
 from podling.linux import mounts, netns
-from podling.runtime.byhand import network
-from podling.runtime.byhand.hand import UNKNOWN_EXIT_CODE, Hand, Held
+from podling.runtime.byhand import hosts, network
+from podling.runtime.byhand.hand import NAMES, UNKNOWN_EXIT_CODE, Hand, Held
 from podling.runtime.conmon import read_exit
 from podling.runtime.core import in_thread
 from podling.runtime.state import ContainerPhase
@@ -34,6 +34,8 @@ async def settle(hand: Hand, held: Held) -> bool:
     record.phase = ContainerPhase.EXITED
     record.process = record.conmon = None
     hand.save(held)
+    async with hand.lock(NAMES):
+        await in_thread(hosts.refresh, hand, held.settings.network)
     exit_file.unlink(missing_ok=True)
     held.container.ended.set()
     return True

@@ -13,10 +13,10 @@ from podling.cni.types import CNIError
 from podling.linux import mounts, netns
 from podling.linux.processes import reference
 from podling.runtime import host, oci, security
-from podling.runtime.byhand import network, settle
+from podling.runtime.byhand import hosts, network, settle
 from podling.runtime.byhand.create import mount_rootfs
 from podling.runtime.byhand.errors import EXIT_REFUSED, HandError, command_error
-from podling.runtime.byhand.hand import Hand, Held
+from podling.runtime.byhand.hand import NAMES, Hand, Held
 from podling.runtime.byhand.settings import joined
 from podling.runtime.conmon import ConmonOptions
 from podling.runtime.container_start import explain
@@ -25,8 +25,6 @@ from podling.runtime.crun import OCIError
 from podling.runtime.sandbox_files import mounted_files
 from podling.runtime.state import ContainerPhase, encode_json
 from podling.runtime.view import State
-
-HOSTS = "/etc/hosts"
 
 Attach = Callable[[Held], Awaitable[None]]
 
@@ -44,6 +42,8 @@ async def start(hand: Hand, held: Held, *, attach: Attach | None = None) -> None
     try:
         await in_thread(_prepare, hand, held)
         await network.attach(hand, held)
+        async with hand.lock(NAMES):
+            await in_thread(hosts.write, hand, held)
         specification = await in_thread(_specification, hand, held)
         (hand.paths.bundle(record.id) / "config.json").write_bytes(encode_json(specification))
         # Before anything runs: conmon may be faster than we are.
@@ -187,19 +187,7 @@ def _files(hand: Hand, held: Held) -> dict[str, Path]:
     """hosts, hostname and resolv.conf; those of the container whose network it shares."""
     other = joined(held.settings.network)
     folder = hand.paths.sandbox(other or held.id)
-    if not other:
-        write_hosts(folder / "hosts", held)
-    return {**mounted_files(folder), HOSTS: folder / "hosts"}
-
-
-def write_hosts(path: Path, held: Held) -> None:
-    if held.settings.network == "host":
-        path.write_text(Path(HOSTS).read_text() if Path(HOSTS).exists() else "")
-        return
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    lines += [f"{ip}\t{held.settings.hostname}" for ip in held.settings.ips]
-    path.write_text("".join(f"{line}\n" for line in lines))
-    path.chmod(0o644)
+    return {**mounted_files(folder), hosts.HOSTS: folder / "hosts"}
 
 
 async def start_again(hand: Hand, container_id: str) -> None:
