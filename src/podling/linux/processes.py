@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-
 PF_EXITING = 0x00000004  # <linux/sched.h>
 
 
@@ -28,7 +27,7 @@ class ProcessRef(msgspec.Struct, frozen=True):
 
     @property
     def exiting(self) -> bool:
-        """Alive, but for its end only: PID 1 of a namespace waits there until all that lived in it is reaped."""
+        """Alive, but on its way out: PID 1 of a namespace waits until all that lived in it is reaped."""
         stat = _stat(self.pid)
         return stat is not None and bool(int(stat[6]) & PF_EXITING)
 

@@ -1,6 +1,6 @@
 """What the streaming server asks of the runtime: a process to talk to, or a socket into a sandbox.
 
-`runtime` implements this, `runtime/streaming/server.py` puts it on the wire; neither knows the other's inside.
+`runtime` implements this and `streaming/server.py` puts it on the wire; neither knows the other from inside.
 """
 
 from __future__ import annotations
