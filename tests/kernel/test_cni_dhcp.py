@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 import shutil
 import signal
 import socket
@@ -30,7 +31,7 @@ from podling.cni.types import (
     ConfigError,
 )
 from podling.linux.netlink import Netlink
-from podling.linux.netns import remove_netns
+from podling.linux.netns import open_netns, remove_netns
 
 __all__ = ["namespaces"]
 
@@ -41,7 +42,7 @@ needs_server = pytest.mark.skipif(
 UDHCPD = """\
 start 192.168.77.100
 end 192.168.77.101
-interface cni0
+interface {link}
 lease_file {directory}/udhcpd.leases
 pidfile {directory}/udhcpd.pid
 auto_time 1
@@ -86,11 +87,13 @@ class Network:
         return self.node.bridge(isGateway=False, hairpinMode=True, ipam=options)
 
     @contextmanager
-    def server(self, lease_s: int = 3600, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    def server(
+        self, lease_s: int = 3600, more: str = "", *, netns: Path | None = None, link: str = "cni0"
+    ) -> Iterator[subprocess.Popen[bytes]]:
         file = self.directory / "udhcpd.conf"
-        file.write_text(UDHCPD.format(directory=self.directory, lease_s=lease_s) + more)
+        file.write_text(UDHCPD.format(directory=self.directory, lease_s=lease_s, link=link) + more)
         (self.directory / "udhcpd.leases").touch()
-        argv = ["nsenter", f"--net={self.node.netns}", "udhcpd", "-f", str(file)]
+        argv = ["nsenter", f"--net={netns or self.node.netns}", "udhcpd", "-f", str(file)]
         with running(argv, self.log) as process:
             yield process
 
@@ -212,6 +215,29 @@ def test_a_container_that_ends_without_del_and_gc(network: Network):
         assert set(network.leases()) == {"c2/net/eth0"}
         network.node.call("GC", "", "", conf | {"cni.dev/valid-attachments": []})
         assert network.leases() == {}
+
+
+@needs_server
+def test_a_macvlan_link_on_the_servers_network(network: Network, namespaces: Namespaces):
+    """The usual pair: the container is a host of the node's own network."""
+    pod, far, node = network.node.pod("pod"), namespaces.make("far"), network.node
+    fd = open_netns(far)
+    with Netlink(node.netns) as nl, Netlink(far) as there:
+        nl.link_add_veth("uplink", "eth0", peer_netns_fd=fd, up=True)
+        there.link_set("eth0", up=True)
+        there.addr_add("eth0", ipaddress.ip_interface("192.168.77.1/24"))
+    os.close(fd)
+    ipam = {"type": "dhcp", "daemonSocketPath": str(network.socket)}
+    conf = {"cniVersion": "1.0.0", "name": "net", "type": "macvlan", "master": "uplink", "ipam": ipam}
+    with network.server(netns=far, link="eth0"), network.daemon():
+        result = node.add("c1", pod, conf)
+        assert {str(ip.address) for ip in result.ips} == node.addresses(pod, "eth0")
+        with echo_server(far, "192.168.77.1"):
+            assert ask(pod, "192.168.77.1") == str(result.ips[0].address.ip)
+        for _ in range(2):
+            node.call("DEL", "c1", pod, conf)
+        assert network.leases() == {}
+        assert link_names(pod) == {"lo"}
 
 
 def test_without_the_daemon_it_says_what_to_start(network: Network):
