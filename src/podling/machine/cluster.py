@@ -31,6 +31,7 @@ from podling.machine.paths import ClusterPaths
 from podling.machine.record import ClusterRecord
 
 READY_TIMEOUT_S = 60.0
+RETRY_S = 0.2
 PROGRAMS = {"crun": "crun", "conmon": "conmon"}
 """Program -> the Debian package that has it."""
 
@@ -147,32 +148,49 @@ async def wait_ready(config: ClusterConfig, progress: Callable[[str], None]) -> 
     transport = HttpTransport(kubeconfig.client_config(ClusterPaths.of(config.name).admin_conf))
     client = Client(transport)
 
+    unheard = ""
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while True:
+                try:
+                    await _watch_nodes(client, waiting, progress)
+                    unheard = ""
+                except TransportError as err:
+                    # A machine with much else to do may need more than one connection's patience.
+                    unheard = str(err)
+                if not waiting:
+                    return
+                await asyncio.sleep(RETRY_S)
+    except TimeoutError:
+        late = f"not Ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}"
+        if unheard:
+            late = f"the API server at {config.server} does not answer: {unheard}"
+        why = firewall.obstacle(config)
+        raise UpError(f"{late}\n{why}" if why else late) from None
+    except ApiError as err:
+        raise UpError(f"the API server at {config.server} refuses: {err}") from err
+    finally:
+        await transport.close()
+
+
+async def _watch_nodes(client: Client, waiting: set[str], progress: Callable[[str], None]) -> None:
+    """Take the nodes that are Ready out of `waiting` until none is left, or the server ends the watch."""
+
     def seen(node: core_v1.Node) -> None:
         name = node.metadata.name
         if name in waiting and _is_ready(node):
             waiting.discard(name)
             progress(f"ready {name}")
 
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            listed = await client.list(core_v1.Node)
-            for node in listed.items:
-                seen(node)
-            if not waiting:
-                return
-            async for event in client.watch(core_v1.Node, resource_version=listed.resource_version):
-                seen(event.object)
-                if not waiting:
-                    return
-            raise UpError("the API server ended the watch on nodes")
-    except TimeoutError:
-        late = f"not Ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}"
-        why = firewall.obstacle(config)
-        raise UpError(f"{late}\n{why}" if why else late) from None
-    except (ApiError, TransportError) as err:
-        raise UpError(f"the API server at {config.server} does not answer: {err}") from err
-    finally:
-        await transport.close()
+    listed = await client.list(core_v1.Node)
+    for node in listed.items:
+        seen(node)
+    if not waiting:
+        return
+    async for event in client.watch(core_v1.Node, resource_version=listed.resource_version):
+        seen(event.object)
+        if not waiting:
+            return
 
 
 def _is_ready(node: core_v1.Node) -> bool:
