@@ -23,7 +23,7 @@ def test_a_state_directory_on_an_overlay_is_refused_in_words(tmp_path: Path) -> 
     mount_overlay(merged, lower=[tmp_path / "lower"], upper=tmp_path / "upper", work=tmp_path / "work")
     try:
         node = ClusterConfig(name="overlaid", index=6).nodes[0]
-        with pytest.raises(NodeError, match="cannot hold an overlay's upper layer.*mount a disk or a tmpfs"):
+        with pytest.raises(NodeError, match=r"cannot hold an overlay's upper layer.*mount a disk or a tmpfs"):
             node_sandbox.start_node(
                 node, "overlaid", NodePaths(merged / "node"), pause_path(), lambda pid: None
             )
