@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -107,6 +109,7 @@ class ByHand:
 @pytest.fixture
 def hand(images: None, tmp_path: Path) -> Iterator[ByHand]:
     """Everything is removed at the end, and then nothing may be left."""
+    before = links()
     with tempfile.TemporaryDirectory(prefix="podling-hand-", dir="/run") as run:
         made = ByHand(tmp_path / "hand", Path(run))
         yield made
@@ -122,8 +125,12 @@ def hand(images: None, tmp_path: Path) -> Iterator[ByHand]:
             assert made.leftovers() == []
 
         eventually(nothing)
-        links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-        assert not re.search(r": (br-|podling0|veth)", links)
+        assert links() == before
+
+
+def links() -> set[str]:
+    out = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^\d+: ([^:@]+)", out, re.MULTILINE))
 
 
 def test_two_containers_of_a_network_reach_each_other(hand: ByHand) -> None:
@@ -440,3 +447,20 @@ def test_on_a_node(cluster: PodlingCluster) -> None:
         cluster.node(node, "podling", "rm", "-f", "mine")
         cluster.node(node, "podling", "network", "rm", "podling")
     assert " mine" not in cluster.node(node, "podling", "ps", "-a")
+
+
+def test_an_image_in_use_stays(hand: ByHand, tmp_path: Path) -> None:
+    """No daemon holds it: conmon does, and the container gets nothing of that."""
+    busybox_program = shutil.which("busybox")
+    if busybox_program is None:
+        pytest.skip("busybox (busybox-static) is not installed")
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        for applet in ("sleep", "ls"):
+            tar.add(busybox_program, arcname=f"bin/{applet}")
+    hand.env["PODLING_IMAGE_DIR"] = str(tmp_path / "images")
+    hand("image", "import", str(tmp_path / "root.tar"), "mini")
+    hand("run", "-d", "--name", "user", "mini", "sleep", "1000")
+    assert hand("exec", "user", "ls", "/proc/1/fd").split() == ["0", "1", "2"]
+    assert "image is being used by a container" in hand.refused("image", "rm", "-f", "mini")
+    hand("rm", "-f", "user")
+    assert "Deleted" in hand("image", "rm", "mini")

@@ -43,6 +43,8 @@ class ConmonOptions:
     stdin_once: bool = False
     exit_command: tuple[str, ...] = ()
     """Run by conmon after it has written the exit code: absolute path and arguments. Empty: none."""
+    kept: tuple[int, ...] = ()
+    """Descriptors that stay open while conmon lives: locks. The container does not get them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Conmon:
                 try:
                     conmon = await start(
                         argv,
-                        files={SYNC_FD: theirs, 2: errors},
+                        files={SYNC_FD: theirs, 2: errors, **dict(enumerate(options.kept, SYNC_FD + 1))},
                         environment={"_OCI_SYNCPIPE": str(SYNC_FD)},
                         # Besides its persist directory conmon marks an OOM kill where it stands.
                         cwd=options.bundle,

@@ -73,6 +73,8 @@ async def _run(hand: Hand, held: Held, attach: Attach | None) -> None:
     record, paths, config = held.record, hand.paths, hand.config
     after = ("-I", "-m", "podling.runtime.byhand.after")
     dirs = (str(config.root_dir), str(config.run_dir), str(config.image_dir))
+    # Nobody else of ours lives as long as the container: conmon keeps the image from being removed.
+    held.container.hold = hand.core.images.hold(hand.core.images.get(record.image_id))
     started = await hand.core.conmon.create(
         ConmonOptions(
             container_id=record.id,
@@ -84,6 +86,7 @@ async def _run(hand: Hand, held: Held, attach: Attach | None) -> None:
             stdin=record.config.stdin,
             stdin_once=record.config.stdin_once,
             exit_command=(sys.executable, *after, *dirs, record.id),
+            kept=(held.container.hold.fd,),
         )
     )
     held.container.conmon = started.conmon

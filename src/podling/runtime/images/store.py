@@ -79,6 +79,11 @@ class Hold:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    @property
+    def fd(self) -> int:
+        """A process that inherits it holds the image too."""
+        return self._fd
+
     def release(self) -> None:
         """Safe to call twice."""
         fd, self._fd = self._fd, -1
