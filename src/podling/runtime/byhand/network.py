@@ -103,7 +103,7 @@ def _create(hand: Hand, name: str, subnet: str, gateway: str, internal: bool) ->
     network = Network(
         name=name,
         id=network_id,
-        bridge="podling0" if name == DEFAULT_NETWORK else f"br-{network_id[:12]}",
+        bridge=f"br-{network_id[:12]}",
         subnet=chosen,
         gateway=_gateway(chosen, gateway),
         internal=internal,
