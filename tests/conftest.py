@@ -25,12 +25,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The fast ones first; e2e last, because its cluster stays up to the end of the session and with it
+    # links and addresses that kernel tests make for themselves.
+    items.sort(key=lambda item: FOLDERS.index(_folder(item)))
     for item in items:
-        folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
+        folder = _folder(item)
         if folder in ("kernel", "e2e"):
             item.add_marker(folder)
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="needs root: namespaces, mounts, cgroups"))
+
+
+FOLDERS = ("unit", "kernel", "e2e")
+
+
+def _folder(item: pytest.Item) -> str:
+    return Path(item.path).relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.leftovers import leftovers
 from podling.testing.cluster import PodlingCluster
 
 NEWEST_KUBECTL = "1.37"
@@ -35,10 +36,15 @@ def images() -> None:
 
 @pytest.fixture(scope="session")
 def cluster(images: None) -> Iterator[PodlingCluster]:
-    """$PODLING_E2E_NAME lets two people of one machine run these tests at once."""
+    """$PODLING_E2E_NAME lets two people of one machine run these tests at once.
+
+    Whatever the tests did to it: once it is down, nothing of it is left.
+    """
     name = os.environ.get("PODLING_E2E_NAME", "e2e")
+    before = leftovers(name)
     with PodlingCluster(name, kubectl_version=NEWEST_KUBECTL) as made:
         yield made
+    assert leftovers(name) == before
 
 
 @pytest.fixture

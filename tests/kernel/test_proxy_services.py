@@ -229,7 +229,10 @@ async def test_a_udp_flow_does_not_outlive_its_endpoint(api: LocalAPI, node: Nod
                 return sock.recv(100).decode().split()[0]
 
             async def reaches_two() -> bool:
-                return await asyncio.to_thread(exchange) == two.address
+                try:
+                    return await asyncio.to_thread(exchange) == two.address
+                except TimeoutError:
+                    return False  # its answer came while the flow was being forgotten: datagrams get lost
 
             assert await asyncio.to_thread(exchange) == one.address
             moved = endpoints("dns", two.address, udp=True)

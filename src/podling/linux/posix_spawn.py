@@ -23,7 +23,10 @@ SIGSET_BYTES = 128
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # Python ignores these for itself; a child would inherit that.
-RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+RESTORED_SIGNALS = (
+    *(signal.SIGPIPE, signal.SIGXFSZ),
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD),
+)
 
 
 def posix_spawn(
