@@ -277,9 +277,11 @@ class _Side(asyncio.Protocol):
     def eof_received(self) -> bool:
         """True keeps our own half open; with TLS there are no halves and the transport closes."""
         self.ended = True
+        # Asked before the peer is told: what it closes may be this one, and then there is nobody to ask.
+        halves = not self.transport.is_closing() and self.transport.get_extra_info("sslcontext") is None
         if self.peer is not None:
             self.peer.finish_writing()
-        return self.transport.get_extra_info("sslcontext") is None
+        return halves
 
     def finish_writing(self) -> None:
         """The peer ended: pass it on, or close both when we ended before."""

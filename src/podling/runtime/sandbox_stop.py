@@ -65,7 +65,9 @@ async def release_network(core: Core, record: SandboxRecord) -> None:
         return
     with core.timings.phase("sandbox: cni del", record.id):
         try:
-            await core.cni.delete(record.id, record.netns, **cni_arguments(record))
+            # A file that is no namespace (yet) is one whose making a crash cut short.
+            place = record.netns if netns.is_netns(record.netns) else None
+            await core.cni.delete(record.id, place, **cni_arguments(record))
         except CNIError as err:
             raise CRIError(
                 Code.UNKNOWN, f'failed to destroy network for sandbox "{record.id}": {err}'
