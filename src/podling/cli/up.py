@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -31,6 +32,9 @@ def command(
 ) -> None:
     """Bring up a cluster on this machine and point kubectl at it."""
     began = time.monotonic()
+    # Nothing that an import makes is garbage, and looking for some took a tenth of the start. The
+    # supervisor turns it on again.
+    gc.disable()
 
     from podling.client.kubeconfig import default_path
     from podling.machine import cluster

@@ -77,6 +77,7 @@ class Supervisor:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
+        gc.enable()
         self._fork_control_plane()
         self.report("control plane")
         for node in self.config.nodes:
