@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Bring up a cluster on this machine and point kubectl at it."""
     began = time.monotonic()
-    # Nothing that an import makes is garbage, and looking for some took a tenth of the start. The
-    # supervisor turns it on again.
+    # Nothing that an import makes is garbage, so there is no use in looking for some. The supervisor turns
+    # it on again.
     gc.disable()
 
     from podling.client.kubeconfig import default_path

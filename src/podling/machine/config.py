@@ -52,7 +52,6 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 2
     egress: bool = True
     """Nodes and pods reach the outside through the machine (masqueraded), as with kind."""
-    network: str = "bridge"
     verbosity: int = 0
     """Of the daemons' logs, as a kubelet's --v: 4 and more is debug."""
 
