@@ -59,7 +59,7 @@ def _wanted(name: str) -> bool:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="podling", prog_name="podling")
 def cli() -> None:
-    """Run Kubernetes pods for real: a cluster of several nodes on this machine, in about a second."""
+    """Run Kubernetes pods for real: a cluster of several nodes on this machine, in seconds."""
 
 
 def main() -> None:
