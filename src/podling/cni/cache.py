@@ -69,6 +69,11 @@ class ResultCache:
     def remove(self, network: str, container_id: str, ifname: str) -> None:
         self._path(network, container_id, ifname).unlink(missing_ok=True)
 
+    def remove_drafts(self, container_id: str, ifname: str) -> None:
+        """What a `save` left that was killed between writing and renaming."""
+        for draft in self._directory.glob(f".*-{container_id}-{ifname}.draft"):
+            draft.unlink(missing_ok=True)
+
     def _read(self, path: Path) -> Attachment | None:
         try:
             return _from_json(json.loads(path.read_bytes()))

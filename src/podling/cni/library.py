@@ -206,7 +206,7 @@ class CNI:
         The cached configuration, result and arguments of ADD are used; without them the present configuration
         and what is passed here.
         """
-        attachments = await asyncio.to_thread(self._cache.find, container_id, ifname)
+        attachments = await asyncio.to_thread(self._recall, container_id, ifname)
         for entry in attachments:
             call = _Call(
                 container_id=container_id,
@@ -229,6 +229,10 @@ class CNI:
                 capability_args=dict(capability_args or {}),
             )
             await self._delete_chain(network, call, None)
+
+    def _recall(self, container_id: str, ifname: str) -> list[Attachment]:
+        self._cache.remove_drafts(container_id, ifname)
+        return self._cache.find(container_id, ifname)
 
     async def _delete_chain(
         self, network: NetworkConfigList, call: _Call, previous: dict[str, Any] | None

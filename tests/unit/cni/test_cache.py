@@ -67,3 +67,15 @@ def test_nothing_and_broken_entries_are_absent(cache: ResultCache, tmp_path: Pat
     (tmp_path / "results" / "podling-x-eth0").write_text('{"kind": "other"}')
     assert cache.find("abc-def", "eth0") == []
     assert cache.all() == []
+
+
+def test_what_a_killed_save_left_can_be_removed(cache: ResultCache, tmp_path: Path):
+    cache.remove_drafts("abc-def", "eth0")  # no directory yet
+    cache.save(ENTRY)
+    draft = tmp_path / "results" / ".podling-abc-def-eth0.draft"
+    draft.write_text("{")
+    cache.remove_drafts("abc-def", "eth1")
+    assert draft.exists()
+    cache.remove_drafts("abc-def", "eth0")
+    assert not draft.exists()
+    assert cache.find("abc-def", "eth0") == [ENTRY]
