@@ -82,7 +82,7 @@ async def running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
             await task
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], timeout_s: float = 10.0) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], timeout_s: float = 30.0) -> Any:
     """The first true answer of `look`."""
     async with asyncio.timeout(timeout_s):
         while True:

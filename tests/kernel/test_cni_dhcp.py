@@ -1,4 +1,4 @@
-"""dhcp against a real server, busybox udhcpd (package udhcpd), on the bridge of a node of its own."""
+"""dhcp against a real server, busybox's udhcpd, on the bridge of a node of its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from podling.linux.netns import open_netns, remove_netns
 __all__ = ["namespaces"]
 
 needs_server = pytest.mark.skipif(
-    shutil.which("udhcpd") is None, reason="no DHCP server to talk to: the package udhcpd is not installed"
+    shutil.which("busybox") is None, reason="no DHCP server to talk to: busybox is not installed"
 )
 
 UDHCPD = """\
@@ -93,7 +93,7 @@ class Network:
         file = self.directory / "udhcpd.conf"
         file.write_text(UDHCPD.format(directory=self.directory, lease_s=lease_s, link=link) + more)
         (self.directory / "udhcpd.leases").touch()
-        argv = ["nsenter", f"--net={netns or self.node.netns}", "udhcpd", "-f", str(file)]
+        argv = ["nsenter", f"--net={netns or self.node.netns}", "busybox", "udhcpd", "-f", str(file)]
         with running(argv, self.log) as process:
             yield process
 

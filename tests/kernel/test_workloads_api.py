@@ -191,9 +191,13 @@ async def test_a_deployment_is_created_scaled_and_shown(kubectl: Kubectl, client
     everything = await kubectl("get", "all")
     for line in ("deployment.apps/web", f"replicaset.apps/{name}", f"pod/{name}-", "service/kubernetes"):
         assert line in everything
-    described = await kubectl("describe", "deploy", "web")
-    assert "5 desired | 5 updated | 5 total | 5 available | 0 unavailable" in described
-    assert "NewReplicaSetAvailable" in described
+
+    async def settled() -> bool:
+        described = await kubectl("describe", "deploy", "web")
+        counts = "5 desired | 5 updated | 5 total | 5 available | 0 unavailable" in described
+        return counts and "NewReplicaSetAvailable" in described
+
+    await eventually(settled)
     assert await kubectl("delete", "deploy", "web")
     await pods_are(client)
     assert (await client.list(ReplicaSet, "default")).items == []
