@@ -80,7 +80,8 @@ def _decode(decoder: msgspec.json.Decoder[D], body: bytes | msgspec.Raw, what: s
         return decoder.decode(body)
     except msgspec.ValidationError as err:
         try:
-            return msgspec.convert(without_nulls(_any_decoder.decode(body)), decoder.type)
+            value: D = msgspec.convert(without_nulls(_any_decoder.decode(body)), decoder.type)
+            return value
         except msgspec.ValidationError:
             raise DecodeError(f"cannot decode {what}: {err}") from err
     except msgspec.DecodeError as err:
