@@ -140,9 +140,11 @@ async def test_errors_keep_their_code_and_text(client: CRIClient) -> None:
     with pytest.raises(CRIError, match="nowhere") as caught:
         await client.container_status(cri.ContainerStatusRequest(container_id="nowhere"))
     assert caught.value.code is Code.NOT_FOUND
-    with pytest.raises(CRIError) as caught:  # of a newer API than this containerd's
-        await anext(client.get_container_events(cri.GetEventsRequest()))
-    assert caught.value.code is Code.UNIMPLEMENTED
+    version = (await client.version(cri.VersionRequest())).runtime_version
+    if version.startswith("1.6."):  # the call is of a newer API
+        with pytest.raises(CRIError) as caught:
+            await anext(client.get_container_events(cri.GetEventsRequest()))
+        assert caught.value.code is Code.UNIMPLEMENTED
 
 
 async def test_our_kubelet_runs_pods_on_it(client: CRIClient, tmp_path: Path) -> None:
