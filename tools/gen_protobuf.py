@@ -31,6 +31,7 @@ GROUP_VERSIONS = {
     "authorization.k8s.io/v1": "k8s.io/api/authorization/v1",
     "autoscaling/v1": "k8s.io/api/autoscaling/v1",
     "batch/v1": "k8s.io/api/batch/v1",
+    "certificates.k8s.io/v1": "k8s.io/api/certificates/v1",
     "coordination.k8s.io/v1": "k8s.io/api/coordination/v1",
     "discovery.k8s.io/v1": "k8s.io/api/discovery/v1",
     "events.k8s.io/v1": "k8s.io/api/events/v1",

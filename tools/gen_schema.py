@@ -20,7 +20,11 @@ from gen_types import OUT, ROOTS, VERSION, load
 # Served or answered, but not needed as Python types.
 EXTRA = {
     "io.k8s.apimachinery.pkg.apis.meta.v1": ["Patch"],
-}
+    "io.k8s.api.authentication.v1": ["SelfSubjectReview"],
+    "io.k8s.api.authorization.v1": [
+        "LocalSubjectAccessReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview",
+    ],
+}  # fmt: skip
 TARGET = OUT / "openapi_v1_37.json.gz"
 
 

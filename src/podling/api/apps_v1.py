@@ -23,6 +23,48 @@ class ControllerRevision(Struct, kw_only=True, rename="camel", omit_defaults=Tru
     revision: int | None = None
 
 
+class DaemonSet(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    api_version: str = field(default_factory=lambda: "apps/v1")
+    kind: str = field(default_factory=lambda: "DaemonSet")
+    metadata: meta_v1.ObjectMeta = field(default_factory=meta_v1.ObjectMeta)
+    spec: DaemonSetSpec | None = None
+    status: DaemonSetStatus | None = None
+
+
+class DaemonSetCondition(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    last_transition_time: str | None = None
+    message: str | None = None
+    reason: str | None = None
+    status: str | None = None
+    type: str | None = None
+
+
+class DaemonSetSpec(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    min_ready_seconds: int | None = None
+    revision_history_limit: int | None = None
+    selector: meta_v1.LabelSelector | None = None
+    template: core_v1.PodTemplateSpec | None = None
+    update_strategy: DaemonSetUpdateStrategy | None = None
+
+
+class DaemonSetStatus(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    collision_count: int | None = None
+    conditions: list[DaemonSetCondition] = []
+    current_number_scheduled: int = 0
+    desired_number_scheduled: int = 0
+    number_available: int | None = None
+    number_misscheduled: int = 0
+    number_ready: int = 0
+    number_unavailable: int | None = None
+    observed_generation: int | None = None
+    updated_number_scheduled: int | None = None
+
+
+class DaemonSetUpdateStrategy(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    rolling_update: RollingUpdateDaemonSet | None = None
+    type: str | None = None
+
+
 class Deployment(Struct, kw_only=True, rename="camel", omit_defaults=True):
     api_version: str = field(default_factory=lambda: "apps/v1")
     kind: str = field(default_factory=lambda: "Deployment")
@@ -99,6 +141,11 @@ class ReplicaSetStatus(Struct, kw_only=True, rename="camel", omit_defaults=True)
     ready_replicas: int | None = None
     replicas: int = 0
     terminating_replicas: int | None = None
+
+
+class RollingUpdateDaemonSet(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    max_surge: int | str | None = None
+    max_unavailable: int | str | None = None
 
 
 class RollingUpdateDeployment(Struct, kw_only=True, rename="camel", omit_defaults=True):

@@ -1432,6 +1432,15 @@ class Toleration(Struct, kw_only=True, rename="camel", omit_defaults=True):
     value: str | None = None
 
 
+class TopologySelectorLabelRequirement(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    key: str = ""
+    values: list[str] = []
+
+
+class TopologySelectorTerm(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    match_label_expressions: list[TopologySelectorLabelRequirement] = []
+
+
 class TopologySpreadConstraint(Struct, kw_only=True, rename="camel", omit_defaults=True):
     label_selector: meta_v1.LabelSelector | None = None
     match_label_keys: list[str] = []

@@ -33,6 +33,12 @@ class DeleteOptions(Struct, kw_only=True, rename="camel", omit_defaults=True):
     propagation_policy: str | None = None
 
 
+class FieldSelectorRequirement(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    key: str = ""
+    operator: str = ""
+    values: list[str] = []
+
+
 class LabelSelector(Struct, kw_only=True, rename="camel", omit_defaults=True):
     match_expressions: list[LabelSelectorRequirement] = []
     match_labels: dict[str, str] = {}
