@@ -246,6 +246,7 @@ def make_config(base: Path, image_dir: Path, subnet: str = "10.85.0.0/24") -> Ru
 async def local(image_dir: Path) -> AsyncIterator[Local]:
     # Not tmp_path: sockets below it must have short paths.
     base = Path(tempfile.mkdtemp(prefix="pr-"))
+    base.chmod(0o711)  # root of a user namespace must get to what is below
     config = make_config(base, image_dir)
     config.cni_cache_dir.mkdir()
     runtime = Runtime(config)

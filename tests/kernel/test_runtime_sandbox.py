@@ -32,7 +32,9 @@ async def test_has_an_address_and_pause_in_namespaces_of_its_own(local: Local) -
     assert status.state is cri.PodSandboxState.SANDBOX_READY
     assert status.network.ip == "10.85.0.2"
     pid = pause_pid(local, sandbox_id)
-    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"/pause\0"
+    async with asyncio.timeout(10):  # crun may be gone before pause has come to its exec
+        while Path(f"/proc/{pid}/cmdline").read_bytes() != b"/pause\0":  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
     for kind in ("net", "ipc", "uts", "mnt"):
         assert ns(pid, kind) != ns("self", kind), kind
     assert ns(pid, "pid") == ns("self", "pid")

@@ -50,6 +50,19 @@ def create_netns(path: Path | str) -> None:
         raise
 
 
+def pin_netns(pid: int, path: Path | str) -> None:
+    """Pin the network namespace of a process at `path`. Raises as `create_netns` does."""
+    os.makedirs(os.path.dirname(os.fspath(path)) or ".", exist_ok=True)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    try:
+        # What of it is not up when a plugin comes would be missed by the pod for good.
+        run_in_netns(f"/proc/{pid}/ns/net", _bring_lo_up)
+        syscalls.mount(f"/proc/{pid}/ns/net", path, flags=syscalls.MS_BIND)
+    except BaseException:
+        remove_netns(path)
+        raise
+
+
 def _unshare_and_pin(path: str) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNET)
     _bring_lo_up()  # before the mount, so that whoever finds the path finds a finished namespace

@@ -34,6 +34,16 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
 
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
+"""The same on every architecture (`include/uapi/asm-generic/unistd.h`); not every libc wraps them."""
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = 0o2000000
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+MOVE_MOUNT_F_EMPTY_PATH = 4
+MOUNT_ATTR_IDMAP = 0x00100000
+
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -79,3 +89,40 @@ def mount(
 def umount(target: str | Path, flags: int = 0) -> None:
     """`man 2 umount2`."""
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), "umount", str(target))
+
+
+def open_tree(path: str | Path, flags: int) -> int:
+    """`man 2 open_tree`: with OPEN_TREE_CLONE a copy of the mount at `path`, attached nowhere."""
+    fd: int = _libc.syscall(
+        ctypes.c_long(SYS_OPEN_TREE), ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags)
+    )
+    _check(0 if fd >= 0 else -1, "open_tree", str(path))
+    return fd
+
+
+def mount_setattr(fd: int, *, attr_set: int, userns_fd: int = 0, recursive: bool = False) -> None:
+    """`man 2 mount_setattr`, on the mount behind `fd`."""
+    attributes = (ctypes.c_uint64 * 4)(attr_set, 0, 0, userns_fd)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    result = _libc.syscall(
+        ctypes.c_long(SYS_MOUNT_SETATTR),
+        ctypes.c_int(fd),
+        b"",
+        ctypes.c_uint(flags),
+        attributes,
+        ctypes.c_size_t(ctypes.sizeof(attributes)),
+    )
+    _check(result, f"mount_setattr(fd {fd})")
+
+
+def move_mount(fd: int, target: str | Path) -> None:
+    """`man 2 move_mount`: attach a mount that `open_tree` gave."""
+    result = _libc.syscall(
+        ctypes.c_long(SYS_MOVE_MOUNT),
+        ctypes.c_int(fd),
+        b"",
+        ctypes.c_int(AT_FDCWD),
+        os.fsencode(target),
+        ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _check(result, "move_mount", str(target))

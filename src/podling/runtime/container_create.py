@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podling.linux import mounts
-from podling.runtime import host, names, oci, sandbox_events, security, users
+from podling.runtime import container_mounts, host, names, oci, sandbox_events, security, userns, users
 from podling.runtime.core import Container, Core, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -33,6 +32,8 @@ class _Wanted:
     sandbox: Sandbox
     config: cri.ContainerConfig
     image: ImageRecord
+    volume_images: dict[str, ImageRecord]
+    """By container path."""
 
 
 async def create_container(core: Core, request: cri.CreateContainerRequest) -> cri.CreateContainerResponse:
@@ -50,6 +51,7 @@ async def create_container(core: Core, request: cri.CreateContainerRequest) -> c
             image_id=wanted.image.id,
             image_name=_image_name(config, wanted.image),
             command=_command(config, wanted.image),
+            volume_images=sorted({image.id for image in wanted.volume_images.values()}),
             stop_signal=_stop_signal(config, wanted.image),
             log_path=_log_path(sandbox.record.config, config),
             cgroup=f"{Path(sandbox.record.cgroup).parent}/{container_id}",
@@ -74,6 +76,7 @@ async def _create(core: Core, container: Container, wanted: _Wanted) -> None:
     async with AsyncExitStack() as undo:
         try:
             container.hold = core.images.hold(wanted.image)
+            container.volume_holds = [core.images.hold(image) for image in wanted.volume_images.values()]
         except ImageError as err:
             raise CRIError(err.code, err.message) from err
         undo.push_async_callback(in_thread, remove_files, core, record)
@@ -100,7 +103,7 @@ def _validate(core: Core, request: cri.CreateContainerRequest) -> _Wanted:
         raise CRIError(err.code, err.message) from err
     if image is None:
         raise CRIError(Code.NOT_FOUND, f"image {config.image.image!r} not found")
-    return _Wanted(sandbox, config, image)
+    return _Wanted(sandbox, config, image, container_mounts.volume_images(core, config))
 
 
 def _image_name(config: cri.ContainerConfig, image: ImageRecord) -> str:
@@ -160,13 +163,14 @@ def _prepare(core: Core, record: ContainerRecord, wanted: _Wanted) -> None:
     layer.mkdir(mode=0o711)
     lower = core.images.rootfs_path(wanted.image)
     record.user = _user(lower, wanted)
-    for name in ("upper", "work", "rootfs"):
-        (layer / name).mkdir(mode=0o755)
-    mounts.mount_overlay(layer / "rootfs", lower=[lower], upper=layer / "upper", work=layer / "work")
+    users = wanted.sandbox.record.user_namespace
+    if users is not None:
+        userns.check_user(users, record.user)
+    container_mounts.mount_rootfs(layer, lower, wanted.sandbox)
+    sources = container_mounts.sources(core, record, wanted.sandbox, wanted.volume_images)
     bundle = core.paths.bundle(record.id)
     bundle.mkdir(mode=0o700)
-    _make_mount_sources(record.config.mounts)
-    (bundle / "config.json").write_bytes(encode_json(_specification(core, record, wanted)))
+    (bundle / "config.json").write_bytes(encode_json(_specification(core, record, wanted, sources)))
     if record.log_path:
         os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
 
@@ -190,14 +194,9 @@ def _user(lower: Path, wanted: _Wanted) -> cri.LinuxContainerUser:
     return cri.LinuxContainerUser(uid=user.uid, gid=user.gid, supplemental_groups=list(user.groups))
 
 
-def _make_mount_sources(wanted: list[cri.Mount]) -> None:
-    """A host path that is not there becomes a directory, as with Docker and containerd."""
-    for mount in wanted:
-        if mount.host_path and not os.path.exists(mount.host_path):
-            os.makedirs(mount.host_path, mode=0o755, exist_ok=True)
-
-
-def _specification(core: Core, record: ContainerRecord, wanted: _Wanted) -> dict[str, Any]:
+def _specification(
+    core: Core, record: ContainerRecord, wanted: _Wanted, sources: dict[str, Path]
+) -> dict[str, Any]:
     config, sandbox = wanted.config, wanted.sandbox
     context = oci.security_context(config)
     machine = core.host
@@ -228,6 +227,8 @@ def _specification(core: Core, record: ContainerRecord, wanted: _Wanted) -> dict
                 for device in host.devices(given.host_path, given.container_path, given.permissions)
             ],
             seccomp=profile or oci.Seccomp(),
+            sources=sources,
+            user_namespace=sandbox.record.user_namespace,
         )
     )
 
@@ -246,6 +247,8 @@ def _namespaces(core: Core, sandbox: Sandbox, context: cri.LinuxContainerSecurit
     assert sandbox.record.pause is not None  # a ready sandbox has one
     pause = f"/proc/{sandbox.record.pause.pid}/ns"
     joined: dict[str, str] = {}
+    if sandbox.record.user_namespace is not None:
+        joined["user"] = f"{pause}/user"
     if options.network is not NamespaceMode.NODE:
         joined |= {"network": sandbox.record.netns, "uts": f"{pause}/uts"}
     if options.ipc is not NamespaceMode.NODE:
@@ -273,7 +276,7 @@ def _shm(core: Core, sandbox: Sandbox) -> Path:
 
 def remove_files(core: Core, record: ContainerRecord) -> None:
     """Unmount and remove all of a container. Twice is fine."""
-    mounts.unmount(core.paths.rootfs(record.id))
+    container_mounts.remove(core, record.id)
     remove_tree(core.paths.bundle(record.id))
     core.paths.exit_file(record.id).unlink(missing_ok=True)
     remove_tree(core.paths.layer(record.id))

@@ -69,7 +69,7 @@ class Sandbox:
 class Container:
     """A container in memory."""
 
-    __slots__ = ("conmon", "ended", "hold", "lock", "process", "record")
+    __slots__ = ("conmon", "ended", "hold", "lock", "process", "record", "volume_holds")
 
     def __init__(self, record: ContainerRecord) -> None:
         self.record = record
@@ -80,6 +80,8 @@ class Container:
         """Set once the exit is known."""
         self.hold: Hold | None = None
         """Keeps the image while the container is there."""
+        self.volume_holds: list[Hold] = []
+        """Keep the images of its image volumes."""
         if record.phase is ContainerPhase.EXITED:
             self.ended.set()
 
@@ -100,6 +102,9 @@ class Container:
         if self.hold is not None:
             self.hold.release()
             self.hold = None
+        for hold in self.volume_holds:
+            hold.release()
+        self.volume_holds = []
 
 
 class Core:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from podling.linux.cgroups import Layout
-from podling.runtime import names
+from podling.runtime import names, userns
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.messages import MountPropagation, NamespaceMode
 
@@ -100,14 +100,19 @@ class ContainerInput:
     annotations: Mapping[str, str]
     devices: Sequence[Spec] = ()
     seccomp: Seccomp = Seccomp()
-    image_mounts: Mapping[str, Path] = field(default_factory=dict)
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    """Container path -> what to mount there, where it is not the mount's own host path."""
+    user_namespace: cri.UserNamespace | None = None
 
 
 def pause_spec(given: PauseInput) -> Spec:
     """Pause with a read-only root file system that holds nothing else, and no rights."""
     options = namespace_options(given.config.linux)
+    users = userns.of(options)
     namespaces: list[Spec] = [{"type": "mount"}]
-    if options.network is not NamespaceMode.NODE:
+    if users is not None:
+        namespaces += [{"type": "user"}, {"type": "network"}, {"type": "uts"}]
+    elif options.network is not NamespaceMode.NODE:
         # With the node's network comes the node's hostname: containerd and CRI-O do the same.
         namespaces += [{"type": "network", "path": given.netns}, {"type": "uts"}]
     if options.ipc is not NamespaceMode.NODE:
@@ -131,9 +136,10 @@ def pause_spec(given: PauseInput) -> Spec:
             "oomScoreAdj": max(-998, given.host.oom_score_adj_floor),
         },
         "root": {"path": str(given.rootfs), "readonly": True},
-        "mounts": [],
+        # The namespace's root may not write to pause's file system, and crun wants to make devices.
+        "mounts": [_mount("/dev", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=64k"])] if users else [],
         "annotations": dict(given.annotations),
-        "linux": linux,
+        "linux": linux | _id_mappings(users),
     }
     if options.network is not NamespaceMode.NODE and given.config.hostname:
         spec["hostname"] = given.config.hostname
@@ -154,8 +160,16 @@ def _sandbox_sysctls(config: cri.PodSandboxConfig, options: cri.NamespaceOption)
     if options.network is NamespaceMode.NODE:
         return given
     # As Docker and containerd 2: a pod's ports are its own, so binding port 80 needs no privilege, nor ping.
-    defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    users = userns.of(options)
+    last = userns.last_gid(users) if users else 2147483647
+    defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0 {last}"}
     return defaults | given
+
+
+def _id_mappings(users: cri.UserNamespace | None) -> Spec:
+    if users is None:
+        return {}
+    return {"uidMappings": userns.to_oci(users.uids), "gidMappings": userns.to_oci(users.gids)}
 
 
 def container_spec(given: ContainerInput) -> Spec:
@@ -173,16 +187,18 @@ def container_spec(given: ContainerInput) -> Spec:
         if given.host.device_filter:
             linux["resources"]["devices"] += [_device_rule(device) for device in given.devices]
     if not context.privileged:
-        # Empty means unsaid: over gRPC the two cannot be told apart.
-        linux["maskedPaths"] = list(context.masked_paths or DEFAULT_MASKED_PATHS)
-        linux["readonlyPaths"] = list(context.readonly_paths or DEFAULT_READONLY_PATHS)
+        # Over gRPC empty and unsaid are one. A kubelet always says them, but for procMount Unmasked, which
+        # only a pod with a user namespace may have.
+        unmasked = given.user_namespace is not None
+        linux["maskedPaths"] = list(context.masked_paths or (() if unmasked else DEFAULT_MASKED_PATHS))
+        linux["readonlyPaths"] = list(context.readonly_paths or (() if unmasked else DEFAULT_READONLY_PATHS))
     spec: Spec = {
         "ociVersion": OCI_VERSION,
         "process": _process(given, context),
         "root": {"path": str(given.rootfs), "readonly": context.readonly_rootfs},
         "mounts": _mounts(given, context),
         "annotations": dict(given.annotations),
-        "linux": linux,
+        "linux": linux | _id_mappings(given.user_namespace),
     }
     _confine(spec, given.seccomp)
     return spec
@@ -347,12 +363,14 @@ def _bind(destination: str, source: Path | str, options: Sequence[str]) -> Spec:
 
 
 def _cri_mount(mount: cri.Mount, given: ContainerInput) -> Spec:
-    source = given.image_mounts.get(mount.container_path, mount.host_path)
+    source = given.sources.get(mount.container_path, mount.host_path)
     access = "ro" if mount.readonly or mount.image is not None else "rw"
     if mount.recursive_read_only:
         access = "rro"
     destination = "/" + mount.container_path.strip("/")
-    return _bind(destination, source, [access, PROPAGATION[mount.propagation]])
+    # Kubernetes API, "ImageVolumeSource": mounted read-only and with non-executable files.
+    tight = ["noexec"] if mount.image is not None else []
+    return _bind(destination, source, [access, *tight, PROPAGATION[mount.propagation]])
 
 
 def _rootfs_propagation(mounts: Sequence[cri.Mount]) -> str:

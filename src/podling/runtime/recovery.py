@@ -155,6 +155,10 @@ def _hold_image(core: Core, container: Container) -> None:
     with suppress(ImageError):
         image = core.images.resolve(container.record.image_id)
         container.hold = core.images.hold(image) if image else None
+    for image_id in container.record.volume_images:
+        with suppress(ImageError):
+            volume = core.images.resolve(image_id)
+            container.volume_holds += [core.images.hold(volume)] if volume else []
 
 
 async def _settle_start(core: Core, container: Container, conmon: int | None) -> None:

@@ -14,7 +14,9 @@ RESOLV_CONF = "/etc/resolv.conf"
 HOSTNAME = "/etc/hostname"
 
 
-def write_sandbox_files(folder: Path, config: cri.PodSandboxConfig) -> None:
+def write_sandbox_files(
+    folder: Path, config: cri.PodSandboxConfig, *, owner: tuple[int, int] = (0, 0)
+) -> None:
     """Without a DNS configuration the node's own resolver is copied, as containerd does."""
     (folder / "hostname").write_text(f"{config.hostname or os.uname().nodename}\n")
     resolver = folder / "resolv.conf"
@@ -26,6 +28,8 @@ def write_sandbox_files(folder: Path, config: cri.PodSandboxConfig) -> None:
         resolver.touch()
     for name in ("hostname", "resolv.conf"):
         (folder / name).chmod(0o644)
+        if owner != (0, 0):
+            os.chown(folder / name, *owner)
 
 
 def resolv_conf(dns: cri.DNSConfig) -> str:

@@ -1,9 +1,10 @@
 """RunPodSandbox: a network namespace wired by CNI, and pause to hold the other namespaces open.
 
 The network namespace is made and pinned first, so that it is there before pause is and outlives it: wiring it
-and starting pause run side by side. Pause is started by crun alone, without conmon: it has no output, no
-terminal and no exit code anyone asks for, and its end is seen through a pidfd. That saves a process (about a
-megabyte) and some 10 ms a pod.
+and starting pause run side by side. (One that belongs to a user namespace comes with pause, and is pinned and
+wired then.) Pause is started by crun alone, without conmon: it has no output, no terminal and no exit code
+anyone asks for, and its end is seen through a pidfd. That saves a process (about a megabyte) and some 10 ms a
+pod.
 
 Every step registers its undo; a failure or a cancellation undoes all of them, newest first. A crash is undone
 by the next start (`recovery`): a sandbox that has a directory and no record was never finished.
@@ -23,7 +24,7 @@ from podling.cni.types import CNIError, Result
 from podling.linux import mounts, netns
 from podling.linux.pidfd import Process
 from podling.linux.processes import reference
-from podling.runtime import names, oci, sandbox_events, security
+from podling.runtime import names, oci, sandbox_events, security, userns
 from podling.runtime.bandwidth import bandwidth_of
 from podling.runtime.core import Core, Sandbox, in_thread, to_the_end
 from podling.runtime.cri import messages as cri
@@ -74,10 +75,7 @@ async def _create(core: Core, sandbox: Sandbox) -> None:
         # Before ADD, not after: CNI spec, "Lifecycle & Ordering", wants DEL even if ADD fails.
         undo.push_async_callback(release_network, core, record)
         undo.push_async_callback(_end_pause, core, sandbox)
-        async with _Together() as tasks:
-            network = tasks.create_task(_wire(core, record), name=f"cni {sandbox.id[:12]}")
-            tasks.create_task(_start_pause(core, sandbox), name=f"pause {sandbox.id[:12]}")
-        result = network.result()
+        result = await _connect(core, sandbox)
         record.ips = [str(address.ip) for address in result.addresses_of("eth0")] if result else []
         record.phase = SandboxPhase.READY
         core.records.save_sandbox(record)
@@ -87,6 +85,21 @@ async def _create(core: Core, sandbox: Sandbox) -> None:
     sandbox_events.publish(core, sandbox.id, sandbox.id, cri.ContainerEventType.CONTAINER_STARTED_EVENT)
 
 
+async def _connect(core: Core, sandbox: Sandbox) -> Result | None:
+    """Pause and the network, side by side; what CNI says of the latter."""
+    record = sandbox.record
+    if record.user_namespace is not None:
+        # The network namespace must belong to the user namespace, which is made with pause.
+        await _start_pause(core, sandbox)
+        assert record.pause is not None
+        await in_thread(netns.pin_netns, record.pause.pid, record.netns)
+        return await _wire(core, record)
+    async with _Together() as tasks:
+        network = tasks.create_task(_wire(core, record), name=f"cni {sandbox.id[:12]}")
+        tasks.create_task(_start_pause(core, sandbox), name=f"pause {sandbox.id[:12]}")
+    return network.result()
+
+
 def _validate(request: cri.RunPodSandboxRequest) -> tuple[cri.PodSandboxConfig, cri.PodSandboxMetadata]:
     config = request.config
     if config is None or config.metadata is None or not config.metadata.name or not config.metadata.uid:
@@ -94,8 +107,7 @@ def _validate(request: cri.RunPodSandboxRequest) -> tuple[cri.PodSandboxConfig, 
     if request.runtime_handler:
         raise CRIError(Code.NOT_FOUND, f"no runtime for {request.runtime_handler!r} is configured")
     options = oci.namespace_options(config.linux)
-    if options.userns_options and options.userns_options.mode is NamespaceMode.POD:
-        raise CRIError(Code.UNIMPLEMENTED, f"pod {config.metadata.name}: user namespaces are not supported")
+    userns.check(options, config.metadata.name)
     return config, config.metadata
 
 
@@ -108,13 +120,14 @@ def _prepare(core: Core, record: SandboxRecord) -> None:
     """Everything pause and the containers need on disk, and the namespace."""
     folder = core.paths.sandbox(record.id)
     folder.mkdir(mode=0o711)
-    if record.netns:
+    if record.netns and record.user_namespace is None:
         netns.create_netns(record.netns)
-    write_sandbox_files(folder, record.config)
+    owner = userns.root(record.user_namespace)
+    write_sandbox_files(folder, record.config, owner=owner)
     if record.namespaces.ipc is not NamespaceMode.NODE:
         shm = core.paths.shm(record.id)
         shm.mkdir()
-        mounts.mount_tmpfs(shm, size_bytes=core.config.shm_bytes)
+        mounts.mount_tmpfs(shm, size_bytes=core.config.shm_bytes, owner=owner)
     if record.config.log_directory:
         os.makedirs(record.config.log_directory, mode=0o755, exist_ok=True)
     # On cgroup v2 the controllers must be handed down to the parent before crun comes; the kubelet does it

@@ -3,6 +3,7 @@
     root_dir/sandboxes/ID.json                    SandboxRecord
     root_dir/containers/ID/record.json            ContainerRecord
     root_dir/containers/ID/{upper,work,rootfs}    writable layer, overlay's work, the mount point
+    root_dir/containers/ID/mounts/N               mounts whose owners are mapped (`container_mounts`)
     run_dir/sandboxes/ID/                         pause's bundle, shm, hostname, resolv.conf
     run_dir/containers/ID/                        bundle; conmon's attach socket and control fifo
     run_dir/{crun,exits,persist}/                 crun's root; conmon's exit files by ID, oom marks
@@ -26,6 +27,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from podling.linux.processes import ProcessRef
+from podling.runtime import userns
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.cri import messages as cri
 from podling.runtime.names import NETNS_PREFIX
@@ -74,6 +76,10 @@ class SandboxRecord:
     def namespaces(self) -> cri.NamespaceOption:
         return namespace_options(self.config.linux)
 
+    @property
+    def user_namespace(self) -> cri.UserNamespace | None:
+        return userns.of(self.namespaces)
+
 
 @dataclass(slots=True, kw_only=True)
 class ContainerRecord:
@@ -87,6 +93,8 @@ class ContainerRecord:
     command: list[str] = field(default_factory=list)
     """Entrypoint and arguments as they are run."""
     user: cri.LinuxContainerUser = field(default_factory=cri.LinuxContainerUser)
+    volume_images: list[str] = field(default_factory=list)
+    """Images that are mounted besides, by ID."""
     stop_signal: int = 15
     log_path: str = ""
     """Absolute; empty when nothing is logged."""
@@ -149,6 +157,9 @@ class Paths:
 
     def rootfs(self, container_id: str) -> Path:
         return self.layer(container_id) / "rootfs"
+
+    def mapped_mounts(self, container_id: str) -> Path:
+        return self.layer(container_id) / "mounts"
 
     def bundle(self, container_id: str) -> Path:
         return self.run_containers / container_id

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from podling.linux import mounts
 from podling.linux.cgroups import Layout
 from podling.runtime.core import Core
 from podling.runtime.cri import messages as cri
@@ -43,8 +45,18 @@ async def status(core: Core, request: cri.StatusRequest) -> cri.StatusResponse:
     return cri.StatusResponse(
         status=cri.RuntimeStatus(conditions=conditions),
         info={"config": json.dumps(_settings(core))} if request.verbose else {},
-        runtime_handlers=[cri.RuntimeHandler(features=cri.RuntimeHandlerFeatures())],
+        runtime_handlers=[cri.RuntimeHandler(features=_handler_features())],
         features=cri.RuntimeFeatures(supplemental_groups_policy=True),
+    )
+
+
+def _handler_features() -> cri.RuntimeHandlerFeatures:
+    """What this kernel lets the one handler do. One file system may still refuse what another allows."""
+    idmap = mounts.can_idmap()  # and with it mount_setattr, which recursive read-only needs
+    users = Path("/proc/sys/user/max_user_namespaces")
+    return cri.RuntimeHandlerFeatures(
+        recursive_read_only_mounts=idmap,
+        user_namespaces=idmap and users.exists() and int(users.read_text()) > 0,
     )
 
 

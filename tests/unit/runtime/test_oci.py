@@ -86,6 +86,29 @@ def test_pause_stays_in_the_nodes_namespaces_where_asked() -> None:
     assert spec["linux"]["sysctl"] == {}
 
 
+def own_users() -> cri.UserNamespace:
+    mappings = [cri.IDMapping(host_id=131072, container_id=0, length=65536)]
+    return cri.UserNamespace(mode=NamespaceMode.POD, uids=mappings, gids=mappings)
+
+
+def test_pause_makes_a_user_namespace_and_what_belongs_to_it() -> None:
+    spec = pause(cri.NamespaceOption(pid=NamespaceMode.CONTAINER, userns_options=own_users()))
+    assert kinds(spec) == {"mount": "", "user": "", "network": "", "uts": "", "ipc": ""}
+    mapped = [{"containerID": 0, "hostID": 131072, "size": 65536}]
+    assert spec["linux"]["uidMappings"] == spec["linux"]["gidMappings"] == mapped
+    assert spec["linux"]["sysctl"]["net.ipv4.ping_group_range"] == "0 65535"
+    assert destinations(spec) == ["/dev"]
+
+
+def test_unmasked_only_with_a_user_namespace() -> None:
+    """A kubelet says paths by name, but for procMount Unmasked; a direct client that says none gets all."""
+    assert oci.container_spec(container())["linux"]["readonlyPaths"] == list(oci.DEFAULT_READONLY_PATHS)
+    spec = oci.container_spec(container(user_namespace=own_users()))
+    assert spec["linux"]["maskedPaths"] == spec["linux"]["readonlyPaths"] == []
+    masked = oci.container_spec(container(secured(masked_paths=["/proc/x"]), user_namespace=own_users()))
+    assert masked["linux"]["maskedPaths"] == ["/proc/x"]
+
+
 def test_container_joins_paths_and_makes_what_has_none() -> None:
     assert kinds(oci.container_spec(container())) == {
         "mount": "",
