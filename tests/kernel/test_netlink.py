@@ -19,7 +19,7 @@ from podling.linux.netlink import (
     links,
 )
 from podling.linux.netlink.removal import remove_link
-from podling.linux.netns import open_netns, run_in_netns
+from podling.linux.netns import open_netns
 
 __all__ = ["namespaces"]
 
@@ -239,13 +239,34 @@ def test_links_removed_at_the_same_time_are_all_gone(namespaces: Namespaces, nod
         wire(node, pod, host=f"veth{number}")
     with Netlink(node) as nl:
         indexes = [link.index for link in nl.link_list(kind="veth")]
+
+    def remove(index: int) -> None:
+        with Netlink(node) as nl, Netlink(node) as other:
+            remove_link(nl, index)
+            assert other.link_find(index) is None
+
     threads = [
-        threading.Thread(target=run_in_netns, args=(node, remove_link, index))
-        for index in [*indexes, *indexes]  # everyone twice: gone is fine
-    ]
+        threading.Thread(target=remove, args=(index,)) for index in [*indexes, *indexes]
+    ]  # gone is fine
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert link_names(node) == {"lo", "cni0"}
     assert all(link_names(pod) == {"lo"} for pod in pods)
+
+
+def test_a_link_that_cannot_be_removed_says_why(node: Path):
+    with Netlink(node) as nl, pytest.raises(NetlinkError) as caught:
+        remove_link(nl, nl.link_get("lo").index)
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def test_the_end_of_a_pair_is_no_answer_to_somebody_elses_question(node: Path, pod: Path):
+    """Sockets of one process have one number in every namespace, to which the kernel echoes a deletion."""
+    for _ in range(5):
+        wire(node, pod)
+        with Netlink(node) as elsewhere, Netlink(pod) as inside:
+            remove_link(inside, inside.link_get("eth0").index)
+            assert elsewhere.link_find("veth0") is None
+            assert elsewhere.link_get("cni0").name == "cni0"

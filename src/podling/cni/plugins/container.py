@@ -16,6 +16,7 @@ from podling.cni.types import (
 )
 from podling.linux.netlink import Netlink, Route, addresses, links, routes
 from podling.linux.netlink.client import execute_all
+from podling.linux.netlink.removal import remove_link
 from podling.linux.netlink.usable import UsableAddresses
 from podling.linux.netns import run_in_netns
 from podling.linux.sysctl import ensure_sysctl
@@ -138,7 +139,7 @@ def delete_link(args: Args, kind: str) -> None:
         with Netlink(args.netns) as inside:
             link = inside.link_find(args.ifname)
             if link is not None and link.kind == kind:
-                inside.link_del(link.index, missing_ok=True)
+                remove_link(inside, link.index)
     except FileNotFoundError:
         return  # links go with their namespace
 

@@ -1,4 +1,4 @@
-"""Veth pairs between a container and its node: made with one message, deleted together where possible.
+"""Veth pairs between a container and its node: made with one message, and deleted.
 
 Shared by bridge and ptp, which differ in what they do with the host end.
 """
@@ -15,7 +15,7 @@ from podling.linux.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from podling.cni.types import Args, Interface
+    from podling.cni.types import Args, Result
     from podling.linux.netlink import Link
 
 NAME_ATTEMPTS = 10  # for a host end's random name; two in a row taken would already be a wonder
@@ -63,31 +63,25 @@ def settle(pair: Pair, inside: Netlink) -> None:
 
 def delete_pair(args: Args) -> None:
     """Delete the container's pair, if it has one; works without the namespace when prevResult is there."""
-    previous = args.prev_result()
-    known = None
-    if previous is not None:
-        hosts = [i for i in previous.interfaces if not i.sandbox and i.name.startswith("veth")]
-        known = hosts[0] if hosts else None
     try:
         if not args.netns:
             raise FileNotFoundError
         with Netlink(args.netns) as inside:
             container = inside.link_find(args.ifname)
-            if container is None or container.kind != "veth":
-                return
-            if not (known and _delete_host_end(known, container.peer_index)):
-                inside.link_del(container.index, missing_ok=True)
+            if container is not None and container.kind == "veth":
+                remove_link(inside, container.index)
     except FileNotFoundError:
         # With its namespace the pair goes too, but not before the last process in there has ended.
-        if known:
-            _delete_host_end(known, None)
+        _delete_host_end(args.prev_result())
 
 
-def _delete_host_end(known: Interface, index: int | None) -> bool:
-    """Delete the pair by its host end, where deletions can be grouped, if it surely is the result's."""
-    with Netlink() as host:
-        link = host.link_find(known.name)
-    if link is None or link.kind != "veth" or link.mac != known.mac or index not in (None, link.index):
-        return False
-    remove_link(link.index)
-    return True
+def _delete_host_end(previous: Result | None) -> None:
+    """Delete the pair by its host end, if that surely is the result's."""
+    hosts = (
+        [i for i in previous.interfaces if not i.sandbox and i.name.startswith("veth")] if previous else []
+    )
+    if hosts:
+        with Netlink() as host:
+            link = host.link_find(hosts[0].name)
+            if link is not None and link.kind == "veth" and link.mac == hosts[0].mac:
+                remove_link(host, link.index)

@@ -31,7 +31,7 @@ IFF_LOWER_UP = 0x10000
 
 IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 2, 3, 4, 5
 IFLA_MASTER, IFLA_PROTINFO, IFLA_TXQLEN, IFLA_OPERSTATE, IFLA_LINKINFO = 10, 12, 13, 16, 18
-IFLA_IFALIAS, IFLA_STATS64, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 23, 26, 27, 28, 29
+IFLA_IFALIAS, IFLA_STATS64, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 23, 26, 28, 29
 IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BR_AGEING_TIME, IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID = 4, 5, 7, 39
@@ -280,18 +280,6 @@ def delete_link(link: str | int) -> Request:
     return Request(kind=RTM_DELLINK, flags=0, body=body, what=f"delete link {link}")
 
 
-def set_group(index: int, group: int) -> Request:
-    """Give the link a group number, by which many can be deleted at once."""
-    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attr_u32(IFLA_GROUP, group)
-    return Request(kind=RTM_NEWLINK, flags=0, body=body, what=f"set group of link {index}")
-
-
-def delete_group(group: int) -> Request:
-    """Delete all links of a group; ENODEV when it has none."""
-    body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + attr_u32(IFLA_GROUP, group)
-    return Request(kind=RTM_DELLINK, flags=0, body=body, what=f"delete links of group {group:#x}")
-
-
 def get_link(link: str | int) -> Request:
     index, key = _key(link)
     return Request(
@@ -308,6 +296,11 @@ def dump_links(*, master: int | None = None, kind: str | None = None, stats: boo
     if kind is not None:
         body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))
     return Request(kind=RTM_GETLINK, flags=0, body=body, what="list links")
+
+
+def index_of(message: Message) -> int:
+    """Which link an RTM_NEWLINK or RTM_DELLINK is about."""
+    return int(IFINFO.unpack_from(message.body)[2])
 
 
 def parse_link(message: Message) -> Link:

@@ -73,6 +73,13 @@ class NetlinkSocket:
     def set_blocking(self, blocking: bool) -> None:
         self._socket.setblocking(blocking)
 
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        self._socket.setsockopt(level, option, value)
+
+    def send(self, request: Request, *, flags: int, sequence: int) -> None:
+        """Only send it; what the kernel answers is for `receive`."""
+        self._socket.send(_flagged(request, flags).pack(sequence))
+
     def execute(self, *requests: Request) -> None:
         """Send all requests, many in one system call, and wait for every acknowledgement.
 
