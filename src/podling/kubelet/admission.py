@@ -20,7 +20,7 @@ def admit(
     others: Sequence[Mapping[str, Decimal]],
     allocatable: Mapping[str, str],
     *,
-    max_pods: int,
+    allow_privileged: bool = True,
     taken_ports: Iterable[tuple[str, str, int]] = (),
 ) -> Failure | None:
     """None when it may. `others`: what each pod that holds resources on the node has asked for;
@@ -28,14 +28,24 @@ def admit(
     wanted = list(host_ports(pod))
     if wanted and any(host_ports_clash(one, other) for other in taken_ports for one in wanted):
         return Failure(reason="NodePorts", message="Pod was rejected: Predicate NodePorts failed")
+    spec = pod.spec or core_v1.PodSpec()
+    if not allow_privileged and any(map(_is_privileged, [*spec.init_containers, *spec.containers])):
+        uid = pod.metadata.uid
+        text = f'pod with UID "{uid}" specified privileged container, but is disallowed'
+        return Failure(reason="Forbidden", message=f"Pod was rejected: {text}")
+    max_pods = parse_quantity(allocatable["pods"])
     if len(others) + 1 > max_pods:
-        return _rejection("pods", Decimal(1), Decimal(len(others)), Decimal(max_pods))
+        return _rejection("pods", Decimal(1), Decimal(len(others)), max_pods)
     for name, amount in pod_requests(pod).items():
         used = sum((other.get(name, Decimal(0)) for other in others), Decimal(0))
         capacity = parse_quantity(allocatable.get(name, "0"))
         if amount > 0 and used + amount > capacity:
             return _rejection(name, amount, used, capacity)
     return None
+
+
+def _is_privileged(container: core_v1.Container) -> bool:
+    return bool(container.security_context and container.security_context.privileged)
 
 
 def _rejection(resource: str, requested: Decimal, used: Decimal, capacity: Decimal) -> Failure:

@@ -64,6 +64,7 @@ class PodCgroups:
                 cpu_quota_us=limits.cpu_quota or None,
                 cpu_period_us=limits.cpu_period,
                 memory_bytes=limits.memory_limit_in_bytes or None,
+                pids=self._config.pod_max_pids if self._config.pod_max_pids > 0 else None,
             ),
         )
 

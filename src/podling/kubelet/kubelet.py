@@ -21,19 +21,21 @@ from podling.api import core_v1
 from podling.client.client import Client
 from podling.client.events import EventRecorder
 from podling.client.informer import Informer
+from podling.kubelet.allocatable import node_allocatable
 from podling.kubelet.backoff import Backoff
 from podling.kubelet.cgroups import PodCgroups
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.events import PodEvents
 from podling.kubelet.images import ImageManager
 from podling.kubelet.lease import NodeLease
-from podling.kubelet.machine_info import capacity, read_machine_info
+from podling.kubelet.machine_info import MachineInfo, read_machine_info
 from podling.kubelet.node_reporter import NodeReporter
 from podling.kubelet.objects import ObjectCache
 from podling.kubelet.pleg import PLEG
 from podling.kubelet.pod_manager import PodManager
 from podling.kubelet.server.server import KubeletServer
 from podling.kubelet.services import PodServices
+from podling.kubelet.standalone import NoServer
 from podling.kubelet.status_manager import StatusManager
 from podling.runtime.cri.service import ImageService, RuntimeService
 
@@ -44,10 +46,12 @@ class Kubelet:
     """`run()` until cancelled; nothing is started before, and pods run on after."""
 
     def __init__(
-        self, config: KubeletConfig, client: Client, runtime: RuntimeService, images: ImageService
+        self, config: KubeletConfig, client: Client | None, runtime: RuntimeService, images: ImageService
     ) -> None:
+        """`client`: None for a kubelet on its own (standalone), which runs static pods only."""
         self._config = config
-        self._client = client
+        self._standalone = client is None
+        self._client = client or Client(NoServer())
         self._runtime = runtime
         self._images = images
 
@@ -69,39 +73,58 @@ class Kubelet:
             config=config,
             client=self._client,
             runtime=self._runtime,
-            images=ImageManager(self._images, events, max_parallel=config.max_parallel_image_pulls),
+            images=ImageManager(self._images, events, max_parallel=config.parallel_image_pulls),
             objects=ObjectCache(self._client),
             cluster_services=cluster_services.store,
             events=events,
             statuses=StatusManager(self._client, tasks),
             backoff=Backoff(),
             cgroups=cgroups,
-            allocatable=capacity(machine, max_pods=config.max_pods),
+            allocatable=node_allocatable(config, machine),
             node_memory_bytes=machine.memory_bytes,
             wall_clock=time.time,
         )
         manager = PodManager(services, tasks)
         pleg = PLEG(self._runtime, manager.on_runtime_change, manager.on_runtime_listed)
-        pods = Informer(self._client, core_v1.Pod, field_selector=f"spec.nodeName={config.node_name}")
-        pods.add_handler(manager.on_pod)
-        node = NodeReporter(config, self._client, self._runtime, self._images, events, machine)
         server = KubeletServer(config, self._runtime, manager, pleg)
-
         await server.start()
         try:
-            tasks.create_task(recorder.run(), name="events")
             tasks.create_task(pleg.run(), name="PLEG")
-            tasks.create_task(node.run(), name="node status")
-            tasks.create_task(cluster_services.run(), name="service informer")
-            # First: a container is told of the services there are when it is made.
-            await cluster_services.wait_synced()
-            tasks.create_task(pods.run(), name="pod informer")
-            await node.wait_registered()
-            tasks.create_task(NodeLease(config, self._client).run(), name="node lease")
-            await pods.wait_synced()
+            tasks.create_task(self._look_again(manager), name="sync")
+            if not self._standalone:
+                tasks.create_task(recorder.run(), name="events")
+                await self._follow_api(tasks, manager, cluster_services, events, machine)
             await pleg.wait_listed()
-            log.info("node %s: %d pods from the API", config.node_name, len(pods.store))
             await manager.end_orphans()
             await asyncio.Event().wait()
         finally:
             await server.stop()
+
+    async def _look_again(self, manager: PodManager) -> None:
+        """Events tell of every change; this is for what they cannot tell, as upstream's sync loop."""
+        while True:
+            await asyncio.sleep(self._config.sync_frequency_s)
+            manager.wake_all()
+
+    async def _follow_api(
+        self,
+        tasks: asyncio.TaskGroup,
+        manager: PodManager,
+        cluster_services: Informer[core_v1.Service],
+        events: PodEvents,
+        machine: MachineInfo,
+    ) -> None:
+        """Return when the pods of this node are known from the API."""
+        config = self._config
+        pods = Informer(self._client, core_v1.Pod, field_selector=f"spec.nodeName={config.node_name}")
+        pods.add_handler(manager.on_pod)
+        node = NodeReporter(config, self._client, self._runtime, self._images, events, machine)
+        tasks.create_task(node.run(), name="node status")
+        tasks.create_task(cluster_services.run(), name="service informer")
+        # First: a container is told of the services there are when it is made.
+        await cluster_services.wait_synced()
+        tasks.create_task(pods.run(), name="pod informer")
+        await node.wait_registered()
+        tasks.create_task(NodeLease(config, self._client).run(), name="node lease")
+        await pods.wait_synced()
+        log.info("node %s: %d pods from the API", config.node_name, len(pods.store))

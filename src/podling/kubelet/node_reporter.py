@@ -68,7 +68,10 @@ class NodeReporter:
         await self._registered.wait()
 
     async def run(self) -> None:
-        await self._register()
+        if self._config.register_node:
+            await self._register()
+        else:
+            await self._find()
         self._events.node(self._config.node_name, NORMAL, "Starting", "Starting kubelet.")
         while True:
             ready = any(c.type == "Ready" and c.status == "True" for c in self._known.conditions)
@@ -78,6 +81,19 @@ class NodeReporter:
             except ClientError as err:
                 log.warning("node status was not written: %s", err)
                 await asyncio.sleep(1.0)
+
+    async def _find(self) -> None:
+        """Somebody else registers this node: wait until they have."""
+        while True:
+            try:
+                node = await self._client.get(core_v1.Node, self._config.node_name)
+            except ClientError as err:
+                log.info("node %s, which this kubelet does not register: %s", self._config.node_name, err)
+                await asyncio.sleep(RETRY_MAX_S)
+            else:
+                self._known = node.status or core_v1.NodeStatus()
+                self._registered.set()
+                return
 
     async def _register(self) -> None:
         """Create the Node with its first status, or bring an existing one up to date; until it works."""

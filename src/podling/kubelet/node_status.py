@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from podling.api import core_v1, meta_v1
+from podling.kubelet.allocatable import node_allocatable, node_capacity
 from podling.kubelet.config import KubeletConfig
-from podling.kubelet.machine_info import MachineInfo, capacity, system_info
+from podling.kubelet.machine_info import MachineInfo, system_info
 from podling.runtime.cri import messages as cri
 
 
@@ -47,14 +48,13 @@ def runtime_errors(response: cri.StatusResponse | None, error: str = "") -> list
 
 
 def compute_node_status(facts: NodeFacts, previous: Sequence[core_v1.NodeCondition]) -> core_v1.NodeStatus:
-    resources = capacity(facts.machine, max_pods=facts.config.max_pods)
     return core_v1.NodeStatus(
         addresses=[
             core_v1.NodeAddress(type="InternalIP", address=facts.config.node_ip),
             core_v1.NodeAddress(type="Hostname", address=facts.config.node_name),
         ],
-        capacity=resources,
-        allocatable=dict(resources),
+        capacity=node_capacity(facts.config, facts.machine),
+        allocatable=node_allocatable(facts.config, facts.machine),
         conditions=_conditions(facts, previous),
         daemon_endpoints=core_v1.NodeDaemonEndpoints(
             kubelet_endpoint=core_v1.DaemonEndpoint(port=facts.config.port)

@@ -75,6 +75,9 @@ class PodManager:
 
     def on_runtime_listed(self) -> None:
         """PLEG callback after a list: what was missed may be that something is gone altogether."""
+        self.wake_all()
+
+    def wake_all(self) -> None:
         for worker in self._workers.values():
             worker.wake()
 
@@ -111,7 +114,7 @@ class PodManager:
                 pod,
                 [self._requests[uid] for uid in living],
                 self._services.allocatable,
-                max_pods=self._services.config.max_pods,
+                allow_privileged=self._services.config.allow_privileged,
                 taken_ports=(port for other in living.values() for port in host_ports(other)),
             )
         if rejected is not None:

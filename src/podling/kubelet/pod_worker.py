@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 
 from podling.api import core_v1
+from podling.api.durations import format_duration
 from podling.api.pods import is_deleting, is_terminal
 from podling.api.times import now_rfc3339, parse_time
 from podling.client.errors import ClientError
@@ -277,7 +278,7 @@ class PodWorker:
             name = item.container.name
             what = f"restarting failed container={name} pod={names.pod_full(self._pod)}"
             self._waiting[name] = Waiting(
-                reason="CrashLoopBackOff", message=f"back-off {_go_duration(item.delay_s)} {what}"
+                reason="CrashLoopBackOff", message=f"back-off {format_duration(item.delay_s)} {what}"
             )
             told = f"{name} {item.until}"
             if told not in self._told_backoff:
@@ -397,9 +398,3 @@ def _concerns_worker(old: core_v1.Pod, new: core_v1.Pod) -> bool:
         or before.labels != after.labels
         or before.annotations != after.annotations
     )
-
-
-def _go_duration(seconds: float) -> str:
-    """As Go prints durations: 10s, 1m20s, 5m0s."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

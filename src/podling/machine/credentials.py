@@ -40,7 +40,7 @@ def write_all(config: ClusterConfig) -> None:
         paths.pki, KUBELET_CLIENT
     )
     admin = pki.issue(ca, "kubernetes-admin", organizations=["system:masters"])
-    _write_kubeconfig(paths.admin_conf, config, "kubernetes-admin", ca, admin)
+    write_kubeconfig(paths.admin_conf, config, "kubernetes-admin", ca, admin)
     for node in config.nodes:
         _write_node(config, node, ca, ca_cert)
 
@@ -56,14 +56,14 @@ def _write_node(config: ClusterConfig, node: NodeConfig, ca: pki.KeyPair, ca_cer
         shutil.copy(ca_cert, node_paths.pki / "ca.crt")
     user = f"system:node:{node.name}"
     client = pki.issue(ca, user, organizations=["system:nodes"])
-    _write_kubeconfig(node_paths.kubeconfig("kubelet"), config, user, ca, client)
+    write_kubeconfig(node_paths.kubeconfig("kubelet"), config, user, ca, client)
     serving = pki.issue(
         ca, user, organizations=["system:nodes"], dns_names=[node.name], addresses=[node.address]
     )
     serving.write(node_paths.bind("kubelet") / "pki", "kubelet")
 
 
-def _write_kubeconfig(
+def write_kubeconfig(
     path: Path, config: ClusterConfig, user: str, ca: pki.KeyPair, client: pki.KeyPair
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from podling.api import core_v1
 from podling.cni.install import install
-from podling.machine.agent import AgentConfig
+from podling.kubelet.config import KubeletConfig
+from podling.machine.agent_config import AgentConfig
 from podling.machine.config import ClusterConfig, NodeConfig
 from podling.machine.paths import NodePaths
 
 CNI_CONF = "10-podling.conflist"
+KUBELET_PKI = Path("/var/lib/kubelet/pki")
 CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
 
 
@@ -49,12 +52,24 @@ def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
     """Taints as kubeadm's: the control plane takes no ordinary pods, unless it is the only node."""
     control_plane_only = node.control_plane and config.workers > 0
     return AgentConfig(
-        node_name=node.name,
-        node_ip=node.address,
-        pod_cidr=node.pod_cidr,
-        cluster_dns=(str(config.cluster_dns),),
+        kubelet=KubeletConfig(
+            node_name=node.name,
+            node_ip=str(node.address),
+            pod_cidr=str(node.pod_cidr),
+            static_pod_path=Path("/etc/kubernetes/manifests"),
+            cluster_dns=(str(config.cluster_dns),),
+            node_labels={CONTROL_PLANE_ROLE: ""} if node.control_plane else {},
+            register_with_taints=(core_v1.Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule"),)
+            if control_plane_only
+            else (),
+            # The swap of a laptop is its owner's business.
+            fail_swap_on=False,
+            tls_cert=KUBELET_PKI / "kubelet.crt",
+            tls_key=KUBELET_PKI / "kubelet.key",
+            client_ca=Path("/etc/kubernetes/pki/ca.crt"),
+            verbosity=config.verbosity,
+        ),
+        kubeconfig=Path("/etc/kubernetes/kubelet.conf"),
         cluster_cidr=config.pod_network,
         service_cidr=config.service_network,
-        labels={CONTROL_PLANE_ROLE: ""} if node.control_plane else {},
-        taints=(core_v1.Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule"),) if control_plane_only else (),
     )

@@ -55,6 +55,14 @@ def write_secret(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def load(directory: Path, name: str) -> KeyPair:
+    """What `KeyPair.write` wrote. Raises OSError, ValueError."""
+    key = serialization.load_pem_private_key((directory / f"{name}.key").read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{directory / name}.key is no elliptic curve key")
+    return KeyPair(key, x509.load_pem_x509_certificate((directory / f"{name}.crt").read_bytes()))
+
+
 def make_ca(common_name: str = "kubernetes") -> KeyPair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)

@@ -28,7 +28,8 @@ from podling.linux.netns import run_in_netns
 from podling.linux.processes import ProcessRef, reference
 from podling.machine import egress, switch
 from podling.machine import node as node_sandbox
-from podling.machine.agent import AgentConfig, run_agent
+from podling.machine.agent import run_agent
+from podling.machine.agent_config import AgentConfig
 from podling.machine.config import API_PORT, ClusterConfig, NodeConfig
 from podling.machine.control_plane import ControlPlaneConfig, preload, run_control_plane
 from podling.machine.node_config import agent_config, write_node_config

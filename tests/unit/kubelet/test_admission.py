@@ -23,7 +23,7 @@ MAIN = {"name": "main", "image": "busybox"}
 )
 def test_a_taken_port_of_the_node_is_refused(taken: tuple[str, str, int], refused: bool) -> None:
     pod = make_pod({**MAIN, "ports": [{"containerPort": 80, "hostPort": 8080}]})
-    failure = admit(pod, [], ALLOCATABLE, max_pods=110, taken_ports=[taken])
+    failure = admit(pod, [], ALLOCATABLE, taken_ports=[taken])
     assert (failure is not None) == refused
     if failure is not None:
         assert failure.reason == "NodePorts"
@@ -32,7 +32,7 @@ def test_a_taken_port_of_the_node_is_refused(taken: tuple[str, str, int], refuse
 
 def test_more_than_the_node_has_is_refused() -> None:
     pod = make_pod({**MAIN, "resources": {"requests": {"cpu": "3"}}})
-    failure = admit(pod, [], ALLOCATABLE, max_pods=110)
+    failure = admit(pod, [], ALLOCATABLE)
     assert failure is not None
     assert failure.reason == "OutOfcpu"
     assert failure.message == (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import logging
+import ssl
 import time
 from typing import Any
 
@@ -16,11 +17,18 @@ from podling.kubelet.server.auth import authenticate, server_ssl_context
 from podling.kubelet.server.logs_handler import LogsHandler
 from podling.kubelet.server.lookup import Lookup
 from podling.kubelet.server.streams import StreamHandlers
+from podling.kubelet.settings import settings_of, shown
 from podling.kubelet.status_manager import status_to_json
 from podling.runtime.cri.service import RuntimeService
 
 SHUTDOWN_TIMEOUT_S = 1.0
 """Streams of kubectl are cut when the kubelet ends; there is nothing to wait for."""
+
+log = logging.getLogger(__name__)
+
+
+async def _disabled(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPMethodNotAllowed(request.method, (), text="Debug endpoints are disabled.")
 
 
 class KubeletServer:
@@ -34,41 +42,78 @@ class KubeletServer:
         lookup = Lookup(manager, runtime)
         self._logs = LogsHandler(lookup, pleg, time.time)
         self._streams = StreamHandlers(lookup, runtime)
-        self._runner: web.AppRunner | None = None
+        self._runners: list[web.AppRunner] = []
         self.port = config.port
         """The port it really listens on: differs from the configuration's when that is 0."""
 
     async def start(self) -> None:
-        """Listen; without certificates there is no server. Raises OSError when the port is taken."""
+        """Listen on the port with TLS, for which there must be certificates, and those without.
+
+        Raises OSError when the port with TLS is taken; of the others the log tells.
+        """
         config = self._config
-        if config.tls_cert is None or config.tls_key is None or config.client_ca is None:
-            return
-        context = server_ssl_context(config.tls_cert, config.tls_key, config.client_ca)
-        self._runner = web.AppRunner(
-            self._application(),
+        if config.tls_cert is not None and config.tls_key is not None and config.client_ca is not None:
+            context = server_ssl_context(config.tls_cert, config.tls_key, config.client_ca)
+            runner = await self._listen(self._application(), config.bind_address, config.port, context)
+            if config.port == 0:
+                self.port = runner.addresses[0][1]
+        for application, address, port, name in (
+            (self._read_only(), config.bind_address, config.read_only_port, "read-only"),
+            (self._only_health(), config.healthz_bind_address, config.healthz_port, "healthz"),
+        ):
+            if port:
+                try:
+                    await self._listen(application, address, port)
+                except OSError as err:
+                    log.error("the %s server cannot listen: %s", name, err)
+
+    async def _listen(
+        self, application: web.Application, address: str, port: int, context: ssl.SSLContext | None = None
+    ) -> web.AppRunner:
+        runner = web.AppRunner(
+            application,
             access_log=None,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             # A follower of a silent log would otherwise stay long after its client has gone.
             handler_cancellation=True,
         )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, config.bind_address, config.port, ssl_context=context)
-        await site.start()
-        if config.port == 0:
-            self.port = self._runner.addresses[0][1]
+        await runner.setup()
+        self._runners.append(runner)
+        await web.TCPSite(runner, address, port, ssl_context=context).start()
+        return runner
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        for runner in self._runners:
+            await runner.cleanup()
+
+    def _only_health(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        return app
+
+    def _read_only(self) -> web.Application:
+        """What tells and changes nothing."""
+        app = self._only_health()
+        app.router.add_get("/pods", self._pods)
+        app.router.add_get("/metrics", self._metrics)
+        return app
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[authenticate])
-        streams = self._streams
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/pods", self._pods)
         app.router.add_get("/runningpods/", self._pods)
         app.router.add_get("/configz", self._configz)
         app.router.add_get("/metrics", self._metrics)
+        if self._config.enable_debugging_handlers:
+            self._add_debugging(app)
+        else:
+            for prefix in ("containerLogs", "exec", "attach", "run", "portForward"):
+                app.router.add_route("*", f"/{prefix}/{{rest:.*}}", _disabled)
+        return app
+
+    def _add_debugging(self, app: web.Application) -> None:
+        streams = self._streams
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs.handle)
         for verb, handler in (("exec", streams.exec), ("attach", streams.attach), ("run", streams.run)):
             for path in ("{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"):
@@ -77,7 +122,6 @@ class KubeletServer:
         for path in ("{namespace}/{pod}", "{namespace}/{pod}/{uid}"):
             app.router.add_route("GET", f"/portForward/{path}", streams.port_forward)
             app.router.add_route("POST", f"/portForward/{path}", streams.port_forward)
-        return app
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok")
@@ -93,8 +137,8 @@ class KubeletServer:
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
     async def _configz(self, request: web.Request) -> web.Response:
-        body = {"kubeletconfig": dataclasses.asdict(self._config)}
-        return web.Response(body=msgspec.json.encode(body, enc_hook=str), content_type="application/json")
+        body = {"kubeletconfig": shown(settings_of(KubeletConfig), self._config)}
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         counts: dict[str, int] = {}
