@@ -19,6 +19,7 @@ from podling.linux import syscalls
 from podling.runtime.images.build import BuildSpec, File, build
 from podling.runtime.images.errors import PullError
 from podling.runtime.images.oci import RunConfig
+from podling.runtime.images.registry.client import PullSettings
 from podling.runtime.images.store import ImageStore
 from unit.runtime.images.layers import directory, docker_archive, entry, layer
 
@@ -160,7 +161,6 @@ def test_file_capabilities_survive_build_and_unpack(store: ImageStore, tmp_path:
     assert (os.stat(unpacked).st_uid, os.stat(unpacked).st_gid) == (5, 6)
 
 
-@needs_skopeo
 @pytest.mark.parametrize("ref", ["nosuch", "127.0.0.1:1/team/app:v1"])
 async def test_a_pull_without_a_network_fails_fast_in_the_words_kubelet_users_know(
     store: ImageStore, ref: str
@@ -175,11 +175,8 @@ async def test_a_pull_without_a_network_fails_fast_in_the_words_kubelet_users_kn
     assert not any((store.image_dir / "tmp").iterdir())
 
 
-@needs_skopeo
-async def test_a_registry_that_never_answers_is_given_up_and_its_client_ended(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("podling.runtime.images.pull.RESOLVE_TIMEOUT_S", 0.5)
+async def test_a_registry_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path / "images", pull_settings=PullSettings(answer_s=0.2, attempts=2))
     release = asyncio.Event()
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -189,11 +186,9 @@ async def test_a_registry_that_never_answers_is_given_up_and_its_client_ended(
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        with pytest.raises(PullError, match="no answer within"):
+        with pytest.raises(PullError, match=r"no answer within|i/o timeout"):
             await store.pull(f"127.0.0.1:{port}/app")
     finally:
         release.set()
         server.close()
         await server.wait_closed()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    assert not any("skopeo" in Path(f"/proc/{pid}/comm").read_text() for pid in children.split())

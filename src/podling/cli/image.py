@@ -246,17 +246,45 @@ def build(
 @command.command()
 @click.argument("name")
 @click.option("--insecure", is_flag=True, help="Allow plain HTTP and unknown certificates.")
-@click.option("--creds", metavar="USER:PASSWORD", envvar="PODLING_REGISTRY_CREDS")
+@click.option(
+    "--creds",
+    metavar="USER[:PASSWORD]",
+    envvar="PODLING_REGISTRY_CREDS",
+    help="Without the password it is asked for.",
+)
+@click.option(
+    "--authfile",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Credentials; default: those of podman, skopeo and docker.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print the image id only.")
 @click.pass_context
-def pull(ctx: click.Context, name: str, insecure: bool, creds: str | None) -> None:
-    """Fetch an image from its registry."""
+def pull(
+    ctx: click.Context, /, name: str, insecure: bool, creds: str | None, authfile: Path | None, quiet: bool
+) -> None:
+    """Fetch an image from its registry; one that was interrupted goes on where it was."""
     import asyncio
+    import os
 
-    from podling.runtime.images.store import RegistryAuth
+    from podling.cli.pull_progress import ProgressView
+    from podling.runtime.images.registry.credentials import RegistryAuth
 
-    user, _, password = (creds or "").partition(":")
-    auth = RegistryAuth(username=user, password=password) if user else None
-    record = asyncio.run(_store(ctx).pull(name, auth, insecure=insecure))
+    if authfile is not None:
+        os.environ["REGISTRY_AUTH_FILE"] = str(authfile)
+    auth = None
+    if creds:
+        user, colon, password = creds.partition(":")
+        if not colon:
+            password = click.prompt("Password", hide_input=True, err=True)
+        auth = RegistryAuth(username=user, password=password)
+    view = None if quiet else ProgressView()
+    try:
+        record = asyncio.run(
+            _store(ctx).pull(name, auth, use_auth_files=True, insecure=insecure, report=view)
+        )
+    finally:
+        if view is not None:
+            view.close()
     click.echo(record.id)
 
 

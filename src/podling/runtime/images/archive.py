@@ -7,7 +7,6 @@ A config is kept byte for byte, since its digest is the image's id. Layers stay 
 from __future__ import annotations
 
 import hashlib
-import platform
 import posixpath
 import tarfile
 import time
@@ -19,7 +18,7 @@ from typing import IO, cast
 
 import msgspec
 
-from podling.runtime.images import oci
+from podling.runtime.images import oci, platforms
 from podling.runtime.images.errors import InvalidImageError, InvalidReferenceError
 from podling.runtime.images.oci import Descriptor, History, ImageConfig, Index, Manifest, RootFS, RunConfig
 from podling.runtime.images.record import ImageRecord
@@ -29,21 +28,6 @@ from podling.runtime.images.streams import open_plain
 
 MAX_MEMBERS = 100_000  # of an archive: layers and documents, not files
 _COPY_BYTES = 1 << 20
-
-# Go's names for machines (GOARCH), which OCI platforms use.
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "i686": "386",
-    "ppc64le": "ppc64le",
-    "s390x": "s390x",
-    "riscv64": "riscv64",
-}
-
-
-def host_architecture() -> str:
-    return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 class _DockerImage(msgspec.Struct, frozen=True, rename="pascal", kw_only=True):
@@ -176,7 +160,7 @@ def _read_oci(session: Session, archive: _Archive) -> list[tuple[Descriptor, lis
         known = found.setdefault(stored.digest, (stored, []))[1]
         known += [name for name in names if name not in known]
     if not found:
-        raise InvalidImageError(f"archive has no image for linux/{host_architecture()}")
+        raise InvalidImageError(f"archive has no image for linux/{platforms.host_architecture()}")
     return list(found.values())
 
 
@@ -200,7 +184,7 @@ def _choose(archive: _Archive, entry: Descriptor, depth: int = 0) -> Descriptor 
         chosen = (_choose(archive, one, depth + 1) for one in inner.manifests)
         return next((one for one in chosen if one is not None), None)
     wanted = entry.platform
-    if wanted is not None and (wanted.os, wanted.architecture) != ("linux", host_architecture()):
+    if wanted is not None and (wanted.os, wanted.architecture) != ("linux", platforms.host_architecture()):
         return None
     return entry
 
@@ -258,7 +242,7 @@ def install_single_layer(
     """Write config and manifest around one uncompressed layer, and install the image."""
     document = ImageConfig(
         created=created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        architecture=host_architecture(),
+        architecture=platforms.host_architecture(),
         config=config,
         rootfs=RootFS(diff_ids=[layer.digest]),
         history=[note],

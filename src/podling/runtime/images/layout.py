@@ -4,6 +4,7 @@
       oci-layout  index.json  blobs/sha256/HEX      an OCI image layout that skopeo can read, too
       images/HEX/{image.json,rootfs/}               one unpacked, flattened root file system per image id
       locks/{index,collect,HEX,install-HEX}         flock files
+      downloads/HEX                                 blobs that are being fetched, see `partial.py`
       tmp/NAME/                                     half-made things; each holds a flock on its directory
 
 Everything appears by rename, whole. A process killed anywhere leaves only a directory in tmp/, whose lock
@@ -47,6 +48,7 @@ class Layout:
         self.root = root
         self.blobs = root / "blobs" / "sha256"
         self.images = root / "images"
+        self.downloads = root / "downloads"
         self.index_path = root / "index.json"
         self._locks = root / "locks"
         self._tmp = root / "tmp"
@@ -59,6 +61,7 @@ class Layout:
             (self.images, 0o700),
             (self._locks, 0o755),
             (self._tmp, 0o700),
+            (self.downloads, 0o700),
         ):
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
         if not (self.root / LAYOUT_FILE).exists():

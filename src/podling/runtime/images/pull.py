@@ -1,175 +1,248 @@
-"""Pull: skopeo fetches from the registry into a scratch directory, and the store takes it from there.
+"""Pull: resolve a name at its registry, fetch what is missing, install.
 
-Two steps, as containerd has them. Resolve: fetch the manifest's bytes, whose digest is the image's repo
-digest (of the index, when there are several platforms). Copy: fetch that digest, so that a tag moved
-meanwhile cannot mix two images. Errors read as containerd's do, because that is what people know from
-`kubectl describe pod`.
+Resolve: the digest behind the name is the image's repo digest (of the index, when there are several
+platforms). Fetch: by digest only, so that a tag moved meanwhile cannot mix two images. Layers of an
+interrupted pull and of other images are not fetched again. Install: the store unpacks and names the image in
+one step; before it there is nothing to see.
 
-A machine without a network answers within seconds: the resolve step has a deadline of its own.
+Mirrors are asked first, the registry itself last; what one had is kept when the next goes on. Errors read
+as containerd's do, because that is what people know from `kubectl describe pod`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import json
-import os
-import re
-import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from podling.runtime.images import oci
-from podling.runtime.images.archive import host_architecture
-from podling.runtime.images.errors import PullError, PullNotFoundError
-from podling.runtime.images.oci import Manifest
+from podling.runtime.images import manifests, oci, platforms
+from podling.runtime.images.download import Downloader, Phase, PullProgress, Report, check_room
+from podling.runtime.images.errors import ImageError, InvalidImageError, PullError, PullNotFoundError
+from podling.runtime.images.oci import Descriptor, ImageConfig, Index, Manifest
 from podling.runtime.images.record import ImageRecord
-from podling.runtime.images.reference import Reference, parse_reference
+from podling.runtime.images.reference import DEFAULT_DOMAIN, Reference, parse_reference
+from podling.runtime.images.registry.client import Fetched, PullSettings, RegistryClient
+from podling.runtime.images.registry.config import DOCKER_HUB_HOST, Endpoint, load_registries
+from podling.runtime.images.registry.credentials import RegistryAuth, find_credentials
+from podling.runtime.images.registry.errors import DeniedFault, MissingFault, RegistryFault
+from podling.runtime.images.store import ImageStore, Session
 
-if TYPE_CHECKING:
-    from podling.runtime.images.store import ImageStore, RegistryAuth, Session
-
-RESOLVE_TIMEOUT_S = 15.0
-"""For a registry that does not answer at all; a network that is not there answers at once."""
-COPY_TIMEOUT_S = 1800.0
-"""The largest image on a slow line."""
-
-_FATAL = re.compile(r'level=fatal msg="(?P<text>(?:[^"\\]|\\.)*)"')
-_NOT_FOUND = (
-    "manifest unknown",
-    "name unknown",
-    "repository name not known",
-    "does not exist",
-    "404 (not found)",
-)
-_DENIED = ("unauthorized", "authentication required", "requested access", "403 (forbidden)")
-# skopeo's own words before the registry's; the caller says what was attempted.
-_PREFIX = re.compile(
-    r"^(?:Error parsing image name|initializing source|copying system image from manifest list)"
-    r'[^:]*? ?"?docker://[^\s"]+"?: '
-)
+T = TypeVar("T")
+_MAX_INDEX_DEPTH = 3
 
 
-class _SkopeoError(Exception):
-    """skopeo failed; the text is its reason."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullOptions:
+    auth: RegistryAuth | None = None
+    use_auth_files: bool = False
+    """Without `auth`: look into docker's, podman's and skopeo's files."""
+    insecure: bool = False
+    """Take unknown certificates and plain HTTP."""
+    report: Report = lambda _: None
 
 
-async def pull(
-    store: ImageStore, ref: str, auth: RegistryAuth | None = None, *, insecure: bool = False
-) -> ImageRecord:
-    """See `ImageStore.pull`. `insecure` allows plain HTTP, for a registry on loopback."""
+async def pull(store: ImageStore, ref: str, options: PullOptions) -> ImageRecord:
+    """See `ImageStore.pull`."""
     reference = parse_reference(ref)
-    skopeo = shutil.which("skopeo")
-    if skopeo is None:
-        raise PullError(f"{_failed(reference)}: skopeo is not installed", remedy="apt install skopeo")
+    config = await asyncio.to_thread(load_registries, store.pull_settings.registries_conf)
+    endpoints = config.endpoints(reference)
+    if options.insecure:
+        endpoints = [replace(endpoint, insecure=True) for endpoint in endpoints]
     async with _session(store) as session:
-        options = [
-            *_credentials(session.scratch, reference, auth),
-            f"--tls-verify={str(not insecure).lower()}",
-        ]
-        source = options
+        work = _Pull(store, session, reference, options)
+        tried: list[str] = []
+        for endpoint in endpoints[:-1]:
+            try:
+                return await work.from_endpoint(endpoint)
+            except ImageError as err:
+                tried.append(f"mirror {endpoint}: {err.message}")
         try:
-            raw = await _run(
-                [skopeo, "inspect", "--raw", *options, f"docker://{reference}"], RESOLVE_TIMEOUT_S
-            )
-        except _SkopeoError as err:
-            raise _resolve_error(reference, str(err)) from None
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        target = session.scratch / "pulled"
-        source = [option.replace("--", "--src-", 1) for option in options]
-        platform = ["--override-os=linux", f"--override-arch={host_architecture()}"]
-        pinned = f"docker://{replace(reference, tag=None, digest=digest)}"
-        try:
-            await _run(
-                [skopeo, *platform, "copy", "--quiet", *source, pinned, f"dir:{target}"], COPY_TIMEOUT_S
-            )
-        except _SkopeoError as err:
-            raise PullError(f"{_failed(reference)}: failed to copy: {err}") from None
-        return await asyncio.to_thread(_install, session, target, reference, digest)
-
-
-def _install(session: Session, directory: Path, reference: Reference, digest: str) -> ImageRecord:
-    """Take what skopeo wrote (containers-transports(5), "dir"): manifest.json and one file per blob."""
-    raw = (directory / "manifest.json").read_bytes()
-    manifest = oci.decode(raw, Manifest, f"manifest of {reference}")
-    for blob in (manifest.config, *manifest.layers):
-        if not session.has_blob(blob):
-            with open(directory / blob.digest.removeprefix("sha256:"), "rb") as file:
-                session.add_stream(file, blob.media_type, digest=blob.digest, size=blob.size)
-    stored = session.add_blob(raw, manifest.media_type)
-    return session.install(stored, [reference], [f"{reference.repository}@{digest}"])
+            return await work.from_endpoint(endpoints[-1])
+        except ImageError as err:
+            err.remedy = err.remedy or "; ".join(tried)
+            raise
 
 
 @asynccontextmanager
 async def _session(store: ImageStore) -> AsyncIterator[Session]:
     """The store's session from a coroutine: entering may wait for a lock, leaving deletes files."""
     context = store.session()
-    session = await asyncio.to_thread(context.__enter__)
+    entering = asyncio.ensure_future(asyncio.to_thread(context.__enter__))
     try:
+        session = await asyncio.shield(entering)
         yield session
     finally:
-        await asyncio.shield(asyncio.to_thread(context.__exit__, None, None, None))
+        await asyncio.shield(_leave(entering, context.__exit__))
 
 
-def _credentials(scratch: Path, reference: Reference, auth: RegistryAuth | None) -> list[str]:
-    """Credentials go by file: a command line is readable by every user of the machine."""
-    if auth is None:
-        return []
-    if auth.token:
-        return [f"--registry-token={auth.token}"]
-    secret = base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()
-    path = scratch / "auth.json"
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"auths": {reference.domain: {"auth": secret}}}, file)
-    return [f"--authfile={path}"]
+async def _leave(entering: asyncio.Future[Session], leave: Callable[..., object]) -> None:
+    await asyncio.wait([entering])
+    if entering.exception() is None:
+        await asyncio.to_thread(leave, None, None, None)
 
 
-async def _run(command: Sequence[str], timeout_s: float) -> bytes:
-    """Its standard output. Raises `_SkopeoError`; kills it on cancellation and at the deadline."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate()
-    except TimeoutError:
-        raise _SkopeoError(f"no answer within {timeout_s:g} s") from None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
-    if process.returncode != 0:
-        raise _SkopeoError(_reason(err.decode(errors="replace")))
-    return out
+class _Pull:
+    """One image, from one endpoint after the other."""
 
+    def __init__(
+        self, store: ImageStore, session: Session, reference: Reference, options: PullOptions
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._reference = reference
+        self._options = options
+        self._attempted = f'failed to pull and unpack image "{reference}"'
 
-def _reason(stderr: str) -> str:
-    match = _FATAL.search(stderr)
-    if match is None:
-        return stderr.strip().rpartition("\n")[2] or "skopeo failed without a word"
-    return _PREFIX.sub("", match["text"].replace('\\"', '"'))
+    @property
+    def _settings(self) -> PullSettings:
+        return self._store.pull_settings
 
+    async def from_endpoint(self, endpoint: Endpoint) -> ImageRecord:
+        """Raises `ImageError`."""
+        auth = await self._credentials(endpoint)
+        try:
+            async with RegistryClient(endpoint, auth, self._settings) as client:
+                try:
+                    present = await self._look(client)
+                    found = None if present else await self._persist(lambda: self._top(client))
+                except RegistryFault as err:
+                    raise self._resolve_error(err) from err
+                if present is not None:
+                    return present
+                assert found is not None
+                try:
+                    return await self._fetch(client, found)
+                except RegistryFault as err:
+                    raise PullError(f"{self._attempted}: failed to copy: {err}") from err
+        except RegistryFault as err:  # of the client's own making: a certificate that cannot be read
+            raise PullError(f"{self._attempted}: {err}") from err
+        except InvalidImageError as err:
+            raise InvalidImageError(f"{self._attempted}: {err.message}", err.remedy) from err
+        except OSError as err:
+            raise PullError(f"{self._attempted}: {(err.strerror or str(err)).lower()}") from err
 
-def _failed(reference: Reference) -> str:
-    return f'failed to pull and unpack image "{reference}"'
+    async def _credentials(self, endpoint: Endpoint) -> RegistryAuth | None:
+        """Only what was given for this registry: a mirror is somebody else."""
+        domain = DEFAULT_DOMAIN if endpoint.host == DOCKER_HUB_HOST else endpoint.host
+        auth = self._options.auth
+        if auth is None and self._options.use_auth_files:
+            return await find_credentials(Reference(domain, endpoint.repository))
+        if auth is None or not auth.is_for(domain, self._reference.domain):
+            return None
+        return auth
 
+    # resolve
 
-def _resolve_error(reference: Reference, why: str) -> PullError:
-    attempted = f'{_failed(reference)}: failed to resolve reference "{reference}"'
-    lower = why.lower()
-    if any(word in lower for word in _DENIED):
-        # A registry does not tell strangers whether a private image exists.
-        return PullError(
-            f"{attempted}: pull access denied, repository does not exist or may require authorization: {why}"
+    async def _look(self, client: RegistryClient) -> ImageRecord | None:
+        """The image when the store has what the registry means by the name: one small question, no limit of
+        a registry's spent on it. Also for a digest, since the answer tells that we may have the image."""
+        repository = self._reference.repository
+        known = [
+            record
+            for record in self._store.list()
+            if any(name.startswith(f"{repository}@") for name in record.repo_digests)
+        ]
+        if not known:
+            return None
+        try:
+            digest = await self._persist(lambda: client.head(self._name))
+        except DeniedFault:
+            raise
+        except RegistryFault:
+            return None  # the GET will tell
+        record = self._store.resolve(f"{repository}@{digest}") if digest else None
+        if record is None or (self._reference.digest not in (None, digest)):
+            return None
+        return await asyncio.to_thread(self._session.name, record, self._names, [f"{repository}@{digest}"])
+
+    async def _top(self, client: RegistryClient) -> Fetched:
+        return await client.manifest(self._name)
+
+    @property
+    def _name(self) -> str:
+        return self._reference.digest or self._reference.tag or "latest"
+
+    @property
+    def _names(self) -> list[Reference]:
+        """With a digest the tag is decoration: it may mean another image by now."""
+        return [] if self._reference.digest else [self._reference]
+
+    def _resolve_error(self, err: RegistryFault) -> PullError:
+        attempted = f'{self._attempted}: failed to resolve reference "{self._reference}"'
+        if isinstance(err, DeniedFault):
+            # A registry does not tell strangers whether a private image exists.
+            return PullError(
+                f"{attempted}: pull access denied, repository does not exist or may require authorization: "
+                f"{err}"
+            )
+        if isinstance(err, MissingFault):
+            return PullNotFoundError(f"{attempted}: {self._reference}: not found")
+        return PullError(f"{attempted}: failed to do request: {err}")
+
+    # fetch
+
+    async def _fetch(self, client: RegistryClient, top: Fetched) -> ImageRecord:
+        what = f"manifest {top.digest}"
+        chosen, manifest = await self._descend(client, top, 0)
+        manifests.check_manifest(manifest, what)
+        downloader = Downloader(self._store.layout, client, self._settings, self._options.report)
+        await downloader.fetch_all([manifest.config])
+        raw = await asyncio.to_thread(self._store.layout.read_document, manifest.config.digest)
+        manifests.check_platform(oci.decode(raw, ImageConfig, "image config"), what)
+        await asyncio.to_thread(self._check_sizes, manifest)
+        await downloader.fetch_all(manifest.layers)
+        for layer in manifest.layers:
+            self._tell(Phase.EXTRACTING, layer)
+        record = await asyncio.to_thread(self._install, chosen, manifest, top.digest)
+        for layer in manifest.layers:
+            self._tell(Phase.DONE, layer)
+        return record
+
+    async def _descend(self, client: RegistryClient, found: Fetched, depth: int) -> tuple[Fetched, Manifest]:
+        """Through indexes to this machine's manifest."""
+        document = manifests.read_document(found.data, f"manifest {found.digest}")
+        if isinstance(document, Manifest):
+            return found, document
+        if depth >= _MAX_INDEX_DEPTH:
+            raise InvalidImageError(f"manifest {found.digest} nests image indexes too deeply")
+        entry = self._choose(document, found.digest)
+        inner = await self._persist(lambda: client.manifest(entry.digest))
+        return await self._descend(client, inner, depth + 1)
+
+    def _choose(self, index: Index, digest: str) -> Descriptor:
+        entry = platforms.choose(index.manifests)
+        if entry is None:
+            raise PullNotFoundError(
+                f"{self._attempted}: no match for platform in manifest {digest}: not found: "
+                f"it has {platforms.describe(index.manifests)}, this machine is {platforms.this_machine()}"
+            )
+        return entry
+
+    def _check_sizes(self, manifest: Manifest) -> None:
+        limits = self._store.limits
+        missing = [layer for layer in manifest.layers if not self._session.has_blob(layer)]
+        if sum(layer.size for layer in manifest.layers) > limits.max_bytes:
+            raise InvalidImageError(f"layers have more than {limits.max_bytes} bytes")
+        check_room(self._store.image_dir, missing, min_free_bytes=limits.min_free_bytes)
+
+    def _install(self, chosen: Fetched, manifest: Manifest, digest: str) -> ImageRecord:
+        stored = self._session.add_blob(chosen.data, manifest.media_type)
+        return self._session.install(stored, self._names, [f"{self._reference.repository}@{digest}"])
+
+    async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask again after passing faults."""
+        for attempt in range(self._settings.attempts):
+            try:
+                return await ask()
+            except RegistryFault as err:
+                if not err.passing or attempt + 1 == self._settings.attempts:
+                    raise
+                await asyncio.sleep(max(err.wait_s, self._settings.backoff_s * 2**attempt))
+        raise AssertionError("unreachable")
+
+    def _tell(self, phase: Phase, blob: Descriptor) -> None:
+        self._options.report(
+            PullProgress(phase=phase, digest=blob.digest, done_bytes=blob.size, size_bytes=blob.size)
         )
-    if any(word in lower for word in _NOT_FOUND):
-        return PullNotFoundError(f"{attempted}: {reference}: not found")
-    return PullError(f"{attempted}: failed to do request: {why}")

@@ -7,16 +7,16 @@ loaded by the command line is seen at once, without a word between the processes
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator
 
 from podling.runtime.cri import messages as cri
-from podling.runtime.cri.errors import CRIError
+from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.images.errors import ImageError
 from podling.runtime.images.record import ImageRecord
 from podling.runtime.images.reference import parse_reference
-from podling.runtime.images.store import ImageStore, RegistryAuth
+from podling.runtime.images.registry.credentials import RegistryAuth, decode_auth
+from podling.runtime.images.store import ImageStore
 
 
 class StoreImageService:
@@ -96,12 +96,21 @@ def to_cri(record: ImageRecord) -> cri.Image:
 
 
 def _auth(config: cri.AuthConfig | None) -> RegistryAuth | None:
-    """CRI v1, `AuthConfig`: user and password, or both as base64 in `auth`, or a token."""
+    """CRI v1, `AuthConfig`: user and password, or both as base64 in `auth`, or a token. An empty one is
+    nobody in particular."""
     if config is None:
         return None
     username, password = config.username, config.password
-    if config.auth and not username:
-        decoded = base64.b64decode(config.auth).decode(errors="replace").rstrip("\0")
-        username, _, password = decoded.partition(":")
-    token = config.registry_token
-    return RegistryAuth(username=username, password=password, token=token) if username or token else None
+    if config.auth and not username and not config.identity_token:
+        try:
+            username, password = decode_auth(config.auth)
+        except ValueError as err:
+            raise CRIError(Code.INVALID_ARGUMENT, f"invalid auth config: {err}") from None
+    auth = RegistryAuth(
+        username=username,
+        password=password,
+        identity_token=config.identity_token,
+        token=config.registry_token,
+        server_address=config.server_address,
+    )
+    return auth or None

@@ -16,13 +16,14 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from podling.runtime.images import oci
+from podling.runtime.images import manifests, naming, oci, partial
 from podling.runtime.images.errors import (
     AmbiguousReferenceError,
     ImageInUseError,
@@ -31,16 +32,18 @@ from podling.runtime.images.errors import (
     InvalidReferenceError,
 )
 from podling.runtime.images.layout import Layout, write_whole
-from podling.runtime.images.oci import ANNOTATION_REF_NAME, Descriptor, ImageConfig, Manifest
+from podling.runtime.images.oci import Descriptor, ImageConfig, Manifest
 from podling.runtime.images.record import ImageRecord
 from podling.runtime.images.reference import Reference, parse_reference
 from podling.runtime.images.streams import Reader, open_plain
 from podling.runtime.images.unpack import Limits, Progress, Unpacker
 
-DEFAULT_IMAGE_DIR = Path("/var/lib/podling/images")
+if TYPE_CHECKING:
+    from podling.runtime.images.download import Report
+    from podling.runtime.images.registry.client import PullSettings
+    from podling.runtime.images.registry.credentials import RegistryAuth
 
-ANNOTATION_IMAGE_ID = "io.podling.image.id"
-ANNOTATION_REPO_DIGESTS = "io.podling.image.digests"
+DEFAULT_IMAGE_DIR = Path("/var/lib/podling/images")
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{3,64})")
@@ -62,15 +65,6 @@ class _Catalog:
     by_id: dict[str, ImageRecord]
     by_name: dict[str, ImageRecord]
     by_digest: dict[str, ImageRecord]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryAuth:
-    """Credentials for one pull: user and password, or a bearer token."""
-
-    username: str = ""
-    password: str = ""
-    token: str = ""
 
 
 class Hold:
@@ -104,11 +98,16 @@ class Hold:
 
 class ImageStore:
     def __init__(
-        self, image_dir: str | os.PathLike[str] = DEFAULT_IMAGE_DIR, *, limits: Limits | None = None
+        self,
+        image_dir: str | os.PathLike[str] = DEFAULT_IMAGE_DIR,
+        *,
+        limits: Limits | None = None,
+        pull_settings: PullSettings | None = None,
     ) -> None:
         self.image_dir = Path(image_dir)
         self.layout = Layout(self.image_dir)
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
+        self._pull_settings = pull_settings
         self._catalog: _Catalog | None = None
         self._installed: dict[str, _Installed] = {}
 
@@ -185,16 +184,14 @@ class ImageStore:
         digests: dict[str, dict[str, None]] = {}
         manifests: dict[str, str] = {}
         for entry in self.layout.read_index().manifests:
-            notes = entry.annotations or {}
-            hex_id = notes.get(ANNOTATION_IMAGE_ID, "").removeprefix("sha256:")
+            hex_id = naming.image_id_of(entry).removeprefix("sha256:")
             if not hex_id or self._read_installed(hex_id) is None:
                 continue  # put here by another program, and not unpacked: not an image we could run
             manifests.setdefault(hex_id, entry.digest)
             found = names.setdefault(hex_id, [])
-            if name := notes.get(ANNOTATION_REF_NAME):
+            if name := naming.name_of(entry):
                 found.append(name)
-            repo_digests = digests.setdefault(hex_id, {})
-            repo_digests.update(dict.fromkeys(notes.get(ANNOTATION_REPO_DIGESTS, "").split()))
+            digests.setdefault(hex_id, {}).update(dict.fromkeys(naming.digests_of(entry)))
         by_id = {
             hex_id: ImageRecord(
                 id=f"sha256:{hex_id}",
@@ -232,6 +229,7 @@ class ImageStore:
     def session(self) -> Iterator[Session]:
         """A span in which blobs are added and images installed; nothing of it is collected meanwhile."""
         self.layout.ensure()
+        partial.sweep(self.layout.downloads)
         if self.layout.sweep():
             self.collect()
         with self.layout.lock("collect", shared=True), self.layout.scratch() as scratch:
@@ -247,25 +245,43 @@ class ImageStore:
         return [record for record, _ in load_archive(self, Path(path), names)]
 
     async def pull(
-        self, ref: str, auth: RegistryAuth | None = None, *, insecure: bool = False
+        self,
+        ref: str,
+        auth: RegistryAuth | None = None,
+        *,
+        use_auth_files: bool = False,
+        insecure: bool = False,
+        report: Report | None = None,
     ) -> ImageRecord:
-        """Fetch from a registry. Raises `PullError` (soon without a network), `InvalidReferenceError`."""
-        from podling.runtime.images.pull import pull
+        """Fetch from a registry. Raises `PullError` (soon without a network), `InvalidReferenceError`,
+        `InvalidImageError`. Cancelled or failed, it leaves no image, and its layers for the next pull."""
+        from podling.runtime.images.pull import PullOptions, pull
 
-        return await pull(self, ref, auth, insecure=insecure)
+        options = PullOptions(auth=auth, use_auth_files=use_auth_files, insecure=insecure)
+        return await pull(self, ref, replace(options, report=report) if report else options)
+
+    @property
+    def pull_settings(self) -> PullSettings:
+        if self._pull_settings is None:
+            from podling.runtime.images.registry.client import PullSettings
+
+            self._pull_settings = PullSettings()
+        return self._pull_settings
 
     def tag(self, ref: str, name: str) -> ImageRecord:
         """Give the image a further name, taking it from the image that had it."""
         reference = parse_reference(name)
         with self.layout.lock("collect", shared=True):
             record = self.get(ref)
-            manifest = next(
-                entry
-                for entry in self.layout.read_index().manifests
-                if entry.digest == record.manifest_digest
-            )
-            self._add_names(manifest, record.id, [reference], record.repo_digests)
+            self._rename(record, [reference], record.repo_digests)
         return self.get(record.id)
+
+    def _rename(self, record: ImageRecord, names: Sequence[Reference], repo_digests: Iterable[str]) -> None:
+        entries = self.layout.read_index().manifests
+        manifest = next((entry for entry in entries if entry.digest == record.manifest_digest), None)
+        if manifest is None:
+            raise ImageNotFoundError(f"No such image: {record.id}")
+        self._add_names(manifest, record.id, names, repo_digests)
 
     def remove(self, ref: str, *, force: bool = False) -> Sequence[str]:
         """Remove a name, and the image when it was the last one; by id, the image if it has at most one name
@@ -277,7 +293,7 @@ class ImageStore:
         record = self.get(ref)
         by_name = _is_name_of(ref, record)
         if by_name is not None and len(record.repo_tags) > 1:
-            self._drop(lambda entry: (entry.annotations or {}).get(ANNOTATION_REF_NAME) == by_name)
+            self._drop(lambda entry: naming.name_of(entry) == by_name)
             return [f"Untagged: {_familiar(by_name)}"]
         if len(record.repo_tags) > 1 and not force:
             raise ImageInUseError(
@@ -286,7 +302,7 @@ class ImageStore:
             )
         try:
             with self.layout.lock(record.hex_id, wait=False):
-                self._drop(lambda entry: (entry.annotations or {}).get(ANNOTATION_IMAGE_ID) == record.id)
+                self._drop(lambda entry: naming.image_id_of(entry) == record.id)
         except BlockingIOError:
             raise ImageInUseError(
                 f"conflict: unable to delete {record.hex_id[:12]} (cannot be forced) - "
@@ -311,7 +327,7 @@ class ImageStore:
         keep_images: set[str] = set()
         for entry in self.layout.read_index().manifests:
             keep_blobs.add(entry.digest)
-            keep_images.add((entry.annotations or {}).get(ANNOTATION_IMAGE_ID, "").removeprefix("sha256:"))
+            keep_images.add(naming.image_id_of(entry).removeprefix("sha256:"))
             if entry.media_type in oci.INDEXES:
                 return  # another program's; not understood well enough to delete beside it
             try:
@@ -343,44 +359,11 @@ class ImageStore:
         self, manifest: Descriptor, image_id: str, names: Sequence[Reference], repo_digests: Iterable[str]
     ) -> None:
         """Commit: from here on the image is in the store."""
-        notes = {ANNOTATION_IMAGE_ID: image_id}
-        if joined := " ".join(repo_digests):
-            notes[ANNOTATION_REPO_DIGESTS] = joined
         wanted = [str(name.without_digest()) for name in names if name.tag]
-
-        def entry(
-            name: str | None, of: Descriptor = manifest, base: dict[str, str] | None = None
-        ) -> Descriptor:
-            return Descriptor(
-                media_type=of.media_type,
-                digest=of.digest,
-                size=of.size,
-                annotations={
-                    **(notes if base is None else base),
-                    **({ANNOTATION_REF_NAME: name} if name else {}),
-                },
-            )
-
-        def change(entries: list[Descriptor]) -> list[Descriptor]:
-            kept: list[Descriptor] = []
-            dangling: dict[str, Descriptor] = {}
-            for old in entries:
-                annotations = dict(old.annotations or {})
-                if annotations.get(ANNOTATION_REF_NAME) in wanted or (
-                    annotations.get(ANNOTATION_IMAGE_ID) == image_id
-                    and ANNOTATION_REF_NAME not in annotations
-                ):
-                    annotations.pop(ANNOTATION_REF_NAME, None)
-                    dangling[annotations.get(ANNOTATION_IMAGE_ID, old.digest)] = entry(None, old, annotations)
-                else:
-                    kept.append(old)
-            still_named = {(old.annotations or {}).get(ANNOTATION_IMAGE_ID) for old in kept} | {image_id}
-            kept += [old for key, old in dangling.items() if key not in still_named]
-            return kept + (
-                [entry(name) for name in wanted] or ([] if image_id in _ids(kept) else [entry(None)])
-            )
-
-        self.layout.update_index(change)
+        digests = list(repo_digests)
+        self.layout.update_index(
+            lambda entries: naming.with_names(entries, manifest, image_id, wanted, digests)
+        )
 
 
 class Session:
@@ -405,6 +388,13 @@ class Session:
     def blob_path(self, descriptor: Descriptor) -> Path:
         return self._layout.blob_path(descriptor.digest)
 
+    def name(
+        self, record: ImageRecord, names: Sequence[Reference], repo_digests: Iterable[str]
+    ) -> ImageRecord:
+        """Give an image that is there its names. Raises `ImageNotFoundError` when it has been removed."""
+        self._store._rename(record, names, [*record.repo_digests, *repo_digests])
+        return self._store.get(record.id)
+
     def install(
         self, manifest: Descriptor, names: Sequence[Reference], repo_digests: Iterable[str] = ()
     ) -> ImageRecord:
@@ -415,6 +405,7 @@ class Session:
         document = oci.decode(
             self._layout.read_document(manifest.digest), Manifest, f"manifest {manifest.digest}"
         )
+        manifests.check_manifest(document, f"manifest {manifest.digest}")
         raw_config = self._layout.read_document(document.config.digest)
         config = oci.decode(raw_config, ImageConfig, f"image config {document.config.digest}")
         if len(config.rootfs.diff_ids) != len(document.layers):
@@ -445,7 +436,7 @@ class Session:
         os.rename(image, place)
 
     def _unpack_layers(self, manifest: Manifest, config: ImageConfig, rootfs: Path) -> Progress:
-        with Unpacker(rootfs, limits=self._store._limits) as unpacker:
+        with Unpacker(rootfs, limits=self._store.limits) as unpacker:
             for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
                 with open_plain(self._layout.blob_path(layer.digest)) as stream:
                     unpacker.apply(stream)
@@ -455,10 +446,6 @@ class Session:
                             f"layer {layer.digest} unpacks to {stream.digest}, but the config says {diff_id}"
                         )
             return unpacker.progress
-
-
-def _ids(entries: Iterable[Descriptor]) -> set[str | None]:
-    return {(entry.annotations or {}).get(ANNOTATION_IMAGE_ID) for entry in entries}
 
 
 def _is_name_of(ref: str, record: ImageRecord) -> str | None:
