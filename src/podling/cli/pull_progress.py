@@ -1,4 +1,4 @@
-"""`podling image pull`'s progress: one line a layer on a terminal, as docker draws it, plain lines in a log."""
+"""Progress of `podling image pull`: a line a layer, drawn over on a terminal as docker does it."""
 
 from __future__ import annotations
 
