@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import services, usage
+from bench import cni, services, usage
 from bench.report import Metric, Report
 from bench.workload import connect, running, sleeper, watch_pods
 from podling.api import core_v1
@@ -237,5 +237,6 @@ SCENARIOS: dict[str, Scenario] = {
     "api": api,
     "phases": phases,
     "services": services.measure,
+    "cni": cni.measure,
     "cluster": cluster_up,
 }
