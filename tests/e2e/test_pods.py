@@ -160,3 +160,21 @@ def test_restart_policy_decides_what_follows_a_containers_end(
         eventually(settled)
     finally:
         cluster.delete("pod", name)
+
+
+def test_a_pod_with_users_of_its_own(cluster: PodlingCluster, namespace: str) -> None:
+    """Root in the pod is nobody on the node, and every node can do it."""
+    script = "cat /proc/self/uid_map; touch /tmp/mine && ls -ln /tmp/mine; exec sleep 1000"
+    cluster.apply(pod("own", busybox("main", script), namespace=namespace, hostUsers=False))
+    cluster.kubectl("wait", "-n", namespace, "pod/own", "--for=condition=Ready", "--timeout=30s")
+    mapped, mine = cluster.kubectl("logs", "-n", namespace, "own").splitlines()
+    inside, outside, length = map(int, mapped.split())
+    assert (inside, length) == (0, 65536)
+    assert outside >= 65536
+    assert mine.split()[2] == "0"
+    status = cluster.kubectl("exec", "-n", namespace, "own", "--", "cat", "/proc/self/status")
+    assert "Seccomp:\t2" in status  # a pod that says nothing has the runtime's profile
+    main = inspect_pod(cluster, namespace, "own")[1]
+    node = node_of(cluster, namespace, "own")
+    on_node = cluster.node(node, "grep", "Uid", f"/proc/{main['State']['Pid']}/status")
+    assert on_node.split()[1] == str(outside)

@@ -25,7 +25,7 @@ from podling.kubelet.kubelet import Kubelet
 from podling.kubelet.volumes.payload import VolumeError
 from podling.kubelet.volumes.subpath import bind_sub_path, release_sub_path
 from podling.linux.cgroups import Cgroups
-from podling.linux.mounts import read_mountinfo
+from podling.linux.mounts import can_idmap, read_mountinfo
 from podling.runtime.core import Container
 
 NODE = "node-1"
@@ -396,3 +396,55 @@ def test_sub_paths_resolve_links_inside_the_volume(volume: Path, tmp_path: Path)
 def test_sub_paths_that_leave_the_volume_are_refused(volume: Path, tmp_path: Path, path: str) -> None:
     with pytest.raises(VolumeError, match="must be relative"):
         bind_sub_path(volume, path, tmp_path / "target")
+
+
+async def test_a_pod_with_users_of_its_own(node: Node) -> None:
+    """Root in there owns its files and volumes, and is one of a range of its own on the node."""
+    config_map = core_v1.ConfigMap(metadata=meta_v1.ObjectMeta(name="cm"), data={"a": "conf\n"})
+    await node.api.create(config_map, "default")
+    mounts = [{"name": "cm", "mountPath": "/cfg"}, {"name": "plain", "mountPath": "/plain"}]
+    volumes = [
+        {"name": "cm", "configMap": {"name": "cm"}},
+        {"name": "plain", "emptyDir": {"medium": "Memory"}},
+    ]
+    script = (
+        "cat /proc/self/uid_map /cfg/a; id -u; echo x > /plain/x; grep -c web /etc/hosts; "
+        "ls -ln /plain/x; echo bye > /dev/termination-log"
+    )
+    pod = await node.run(
+        main(script, volumeMounts=mounts), volumes=volumes, hostUsers=False, restartPolicy="Never"
+    )
+    pod = await node.ended()
+    mapped, conf, uid, hosts, listed = (await node.output()).splitlines()
+    inside, outside, length = map(int, mapped.split())
+    assert (inside, outside % 65536, length) == (0, 0, 65536)
+    assert outside >= 65536
+    assert (conf, uid, hosts, listed.split()[2]) == ("conf", "0", "1", "0")
+    assert pod.status.container_statuses[0].state.terminated.message == "bye\n"
+    recorded = node.config.pods_dir / pod.metadata.uid / "userns"
+    assert str(outside) in recorded.read_text()
+    await node.delete()
+    await eventually(lambda: _settled(node))
+    assert not recorded.exists()
+
+
+async def test_the_node_says_what_its_runtime_can_do(node: Node) -> None:
+    await node.run(main())
+    await node.ready()  # so it is registered
+    status = (await node.api.get(core_v1.Node, NODE)).status
+    assert status.features.supplemental_groups_policy
+    assert [h.features.user_namespaces for h in status.runtime_handlers] == [can_idmap()]
+
+
+async def test_an_image_as_a_volume(node: Node) -> None:
+    volumes = [{"name": "tools", "image": {"reference": "busybox", "pullPolicy": "Never"}}]
+    mounts = [{"name": "tools", "mountPath": "/tools", "subPath": "etc"}]
+    await node.run(main("cat /tools/group", volumeMounts=mounts), volumes=volumes, restartPolicy="Never")
+    await node.ended()
+    assert "extra:x:2000:web" in await node.output()
+    absent = [{"name": "tools", "image": {"reference": "localhost/absent:1", "pullPolicy": "Never"}}]
+    await node.run(main(volumeMounts=mounts), name="absent", volumes=absent)
+    pod = await node.until(
+        lambda p: p.status.container_statuses[0].state.waiting.reason == "ErrImageNeverPull", "absent"
+    )
+    assert "localhost/absent:1" in pod.status.container_statuses[0].state.waiting.message

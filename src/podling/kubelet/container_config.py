@@ -52,9 +52,11 @@ _PROPAGATION = {
 class PreparedVolume:
     """A volume that is ready to be mounted into containers."""
 
-    path: Path
+    path: Path = Path()
     read_only: bool = False
     """Set by the volume itself (config maps, secrets), whatever the mount says."""
+    image: str = ""
+    """Of an image volume, which the runtime mounts: its reference; there is no path then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,11 @@ class ContainerContext:
     """cgroup v2 files every container gets."""
     target_id: str = ""
     """Container whose PID namespace an ephemeral container joins."""
+    users: cri.UserNamespace | None = None
+    """The pod's own users."""
+    seccomp_default: bool = False
+    seccomp_root: Path = Path("/var/lib/kubelet/seccomp")
+    """Where profiles of type Localhost are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +116,7 @@ def build_container_config(
             cri.KeyValue(key=name, value=value.encode("utf-8", "surrogateescape"))
             for name, value in environment.items()
         ],
-        mounts=_mounts(container, context),
+        mounts=_mounts(container, context, environment),
         labels=container_labels(pod, container),
         annotations=_annotations(pod, container, context.attempt),
         log_path=names.container_log_path(container.name, context.attempt),
@@ -146,22 +153,33 @@ def _annotations(pod: core_v1.Pod, container: names.AnyContainer, attempt: int) 
     }
 
 
-def _mounts(container: names.AnyContainer, context: ContainerContext) -> list[cri.Mount]:
-    mounts = [_volume_mount(mount, context) for mount in container.volume_mounts]
+def _mounts(
+    container: names.AnyContainer, context: ContainerContext, environment: Mapping[str, str]
+) -> list[cri.Mount]:
+    mounts = [_volume_mount(mount, context, environment) for mount in container.volume_mounts]
     taken = {mount.container_path.rstrip("/") for mount in mounts}
     if context.hosts_file is not None and "/etc/hosts" not in taken:
         mounts.append(cri.Mount(container_path="/etc/hosts", host_path=str(context.hosts_file)))
     if context.termination_file is not None:
         path = container.termination_message_path or DEFAULT_TERMINATION_PATH
         mounts.append(cri.Mount(container_path=path, host_path=str(context.termination_file)))
+    if context.users is not None:
+        for mount in mounts:
+            mount.uid_mappings, mount.gid_mappings = context.users.uids, context.users.gids
     return mounts
 
 
-def _volume_mount(mount: core_v1.VolumeMount, context: ContainerContext) -> cri.Mount:
+def _volume_mount(
+    mount: core_v1.VolumeMount, context: ContainerContext, environment: Mapping[str, str]
+) -> cri.Mount:
     volume = context.volumes.get(mount.name)
     if volume is None:
         raise ConfigError(f'cannot find volume "{mount.name}" to mount into container')
     path = mount.mount_path if mount.mount_path.startswith("/") else f"/{mount.mount_path}"
+    if volume.image:
+        sub_path = mount.sub_path or expand(mount.sub_path_expr or "", environment)
+        image = cri.ImageSpec(image=volume.image, user_specified_image=volume.image)
+        return cri.Mount(container_path=path, image=image, image_sub_path=sub_path, readonly=True)
     return cri.Mount(
         container_path=path,
         host_path=str(context.sub_paths.get(mount.mount_path, volume.path)),
@@ -219,7 +237,7 @@ def _security_context(
         if own.capabilities
         else None,
         privileged=privileged,
-        namespace_options=namespace_options(pod, target_id=context.target_id),
+        namespace_options=namespace_options(pod, target_id=context.target_id, users=context.users),
         run_as_user=effective_run_as_user(pod, container),
         run_as_group=own.run_as_group if own.run_as_group is not None else shared.run_as_group,
         readonly_rootfs=bool(own.read_only_root_filesystem),
@@ -230,23 +248,34 @@ def _security_context(
         no_new_privs=own.allow_privilege_escalation is False and not privileged,
         masked_paths=[] if unmasked else list(DEFAULT_MASKED_PATHS),
         readonly_paths=[] if unmasked else list(DEFAULT_READONLY_PATHS),
-        seccomp=security_profile(seccomp),
+        seccomp=_seccomp(seccomp, context, privileged=privileged),
+        apparmor=_apparmor(own.app_armor_profile or shared.app_armor_profile),
     )
 
 
-def security_profile(profile: core_v1.SeccompProfile | None) -> cri.SecurityProfile:
-    """Without a profile: unconfined, as upstream without `seccompDefault`."""
-    kind = profile.type if profile else "Unconfined"
+def _seccomp(
+    profile: core_v1.SeccompProfile | None, context: ContainerContext, *, privileged: bool
+) -> cri.SecurityProfile:
+    """Without a profile: the default that is configured, and none where privileged."""
+    kinds = cri.SecurityProfileType
+    if profile is None:
+        confined = context.seccomp_default and not privileged
+        return cri.SecurityProfile(profile_type=kinds.RuntimeDefault if confined else kinds.Unconfined)
+    if profile.type == "Localhost":
+        file = context.seccomp_root / (profile.localhost_profile or "")
+        return cri.SecurityProfile(profile_type=kinds.Localhost, localhost_ref=str(file))
+    return cri.SecurityProfile(profile_type=kinds[profile.type])
+
+
+def _apparmor(profile: core_v1.AppArmorProfile | None) -> cri.SecurityProfile | None:
+    if profile is None:
+        return None
     return cri.SecurityProfile(
-        profile_type=cri.SecurityProfileType[kind]
-        if kind in cri.SecurityProfileType.__members__
-        else cri.SecurityProfileType.Unconfined,
-        localhost_ref=(profile.localhost_profile or "") if profile else "",
+        profile_type=cri.SecurityProfileType[profile.type], localhost_ref=profile.localhost_profile or ""
     )
 
 
 def _stop_signal(container: names.AnyContainer) -> cri.Signal:
     signal = container.lifecycle.stop_signal if container.lifecycle else None
-    if signal and signal in cri.Signal.__members__:
-        return cri.Signal[signal]
-    return cri.Signal.RUNTIME_DEFAULT
+    name = (signal or "").replace("+", "PLUS").replace("-", "MINUS")  # the API writes SIGRTMIN+3
+    return cri.Signal[name] if name in cri.Signal.__members__ else cri.Signal.RUNTIME_DEFAULT

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from podling.api import core_v1
 from podling.client.errors import ClientError
 from podling.kubelet import names
@@ -62,10 +64,20 @@ class StartRequest:
 
 async def pull_for_container(services: PodServices, request: StartRequest) -> cri.Image:
     """The part of a start that may take long and may be given up at any time. Raises StartProblem."""
+    container = request.start.container
     try:
-        return await services.images.ensure(request.pod, request.start.container)
+        for volume in mounted_images(request.pod, container):
+            wanted = {"image": volume.reference, "image_pull_policy": volume.pull_policy}
+            await services.images.ensure(request.pod, msgspec.structs.replace(container, **wanted))
+        return await services.images.ensure(request.pod, container)
     except ImageProblem as err:
         raise StartProblem(err.reason, err.message, err.retry_at) from err
+
+
+def mounted_images(pod: core_v1.Pod, container: names.AnyContainer) -> list[core_v1.ImageVolumeSource]:
+    """The image volumes that a container mounts."""
+    mounted = {mount.name for mount in container.volume_mounts}
+    return [v.image for v in names.pod_spec(pod).volumes if v.image is not None and v.name in mounted]
 
 
 async def start_container(services: PodServices, request: StartRequest, image: cri.Image) -> str:
@@ -136,6 +148,9 @@ async def _configure(services: PodServices, request: StartRequest, image: cri.Im
         node_memory_bytes=services.node_memory_bytes,
         cgroup_files=services.cgroups.container_files,
         target_id=_target_id(request),
+        users=await services.users.of(pod),
+        seccomp_default=services.config.seccomp_default,
+        seccomp_root=services.config.root_dir / "seccomp",
     )
     return build_container_config(pod, container, context)
 
@@ -172,7 +187,7 @@ async def _create(services: PodServices, request: StartRequest, config: cri.Cont
             cri.CreateContainerRequest(
                 pod_sandbox_id=sandbox.id,
                 config=config,
-                sandbox_config=sandbox_config(services, request.pod, attempt),
+                sandbox_config=await sandbox_config(services, request.pod, attempt),
             )
         )
     except CRIError as err:

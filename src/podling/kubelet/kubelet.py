@@ -37,6 +37,7 @@ from podling.kubelet.server.server import KubeletServer
 from podling.kubelet.services import PodServices
 from podling.kubelet.standalone import NoServer
 from podling.kubelet.status_manager import StatusManager
+from podling.kubelet.userns import UserNamespaces
 from podling.runtime.cri.service import ImageService, RuntimeService
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Kubelet:
             statuses=StatusManager(self._client, tasks),
             backoff=Backoff(),
             cgroups=cgroups,
+            users=UserNamespaces(config, self._runtime),
             allocatable=node_allocatable(config, machine),
             node_memory_bytes=machine.memory_bytes,
             wall_clock=time.time,

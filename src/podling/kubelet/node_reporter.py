@@ -26,6 +26,8 @@ from podling.kubelet.node_status import (
     compute_node,
     compute_node_status,
     default_labels,
+    features_of,
+    handlers_of,
     images_of,
     runtime_errors,
 )
@@ -174,5 +176,7 @@ class NodeReporter:
             runtime_errors=runtime_errors(response, error),
             images=images,
             now=now_rfc3339(),
+            handlers=handlers_of(response),
+            features=features_of(response),
         )
         return compute_node_status(facts, self._known.conditions)

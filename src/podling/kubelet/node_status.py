@@ -27,6 +27,8 @@ class NodeFacts:
     """Why the runtime cannot run pods; empty when it can."""
     images: Sequence[core_v1.ContainerImage]
     now: str
+    handlers: Sequence[core_v1.NodeRuntimeHandler] = ()
+    features: core_v1.NodeFeatures | None = None
 
 
 def runtime_errors(response: cri.StatusResponse | None, error: str = "") -> list[str]:
@@ -65,6 +67,8 @@ def compute_node_status(facts: NodeFacts, previous: Sequence[core_v1.NodeConditi
             kubelet_version=facts.config.kubelet_version,
         ),
         images=list(facts.images),
+        runtime_handlers=list(facts.handlers),
+        features=facts.features,
     )
 
 
@@ -144,6 +148,28 @@ def images_of(response: cri.ListImagesResponse, *, limit: int = 50) -> list[core
         core_v1.ContainerImage(names=[*image.repo_digests, *image.repo_tags][:5], size_bytes=image.size)
         for image in listed
     ]
+
+
+def handlers_of(response: cri.StatusResponse | None) -> list[core_v1.NodeRuntimeHandler]:
+    """`status.runtimeHandlers`: what each handler can do (Kubernetes API, "NodeRuntimeHandler")."""
+    return [
+        core_v1.NodeRuntimeHandler(
+            name=handler.name,
+            features=core_v1.NodeRuntimeHandlerFeatures(
+                recursive_read_only_mounts=handler.features.recursive_read_only_mounts,
+                user_namespaces=handler.features.user_namespaces,
+            )
+            if handler.features
+            else None,
+        )
+        for handler in (response.runtime_handlers if response else ())
+    ]
+
+
+def features_of(response: cri.StatusResponse | None) -> core_v1.NodeFeatures | None:
+    if response is None or response.features is None:
+        return None
+    return core_v1.NodeFeatures(supplemental_groups_policy=response.features.supplemental_groups_policy)
 
 
 def changed_but_for_heartbeats(old: core_v1.NodeStatus, new: core_v1.NodeStatus) -> bool:

@@ -13,7 +13,13 @@ _PROTOCOLS = {"TCP": cri.Protocol.TCP, "UDP": cri.Protocol.UDP, "SCTP": cri.Prot
 
 
 def build_sandbox_config(
-    pod: core_v1.Pod, config: KubeletConfig, *, attempt: int, resolver: ResolvConf, cgroup_parent: str
+    pod: core_v1.Pod,
+    config: KubeletConfig,
+    *,
+    attempt: int,
+    resolver: ResolvConf,
+    cgroup_parent: str,
+    users: cri.UserNamespace | None = None,
 ) -> cri.PodSandboxConfig:
     """The value for RunPodSandbox; CreateContainer gets the same again."""
     spec = names.pod_spec(pod)
@@ -38,7 +44,7 @@ def build_sandbox_config(
         annotations=dict(pod.metadata.annotations),
         linux=cri.LinuxPodSandboxConfig(
             cgroup_parent=cgroup_parent,
-            security_context=_security_context(pod),
+            security_context=_security_context(pod, users),
             sysctls={s.name: s.value for s in spec.security_context.sysctls} if spec.security_context else {},
             resources=resources.pod_resources(pod),
         ),
@@ -67,7 +73,9 @@ def _port_mappings(pod: core_v1.Pod) -> list[cri.PortMapping]:
     ]
 
 
-def namespace_options(pod: core_v1.Pod, *, target_id: str = "") -> cri.NamespaceOption:
+def namespace_options(
+    pod: core_v1.Pod, *, target_id: str = "", users: cri.UserNamespace | None = None
+) -> cri.NamespaceOption:
     """Which namespaces are the node's, the pod's or the container's own (CRI, "NamespaceMode")."""
     spec = names.pod_spec(pod)
     node, shared, own = cri.NamespaceMode.NODE, cri.NamespaceMode.POD, cri.NamespaceMode.CONTAINER
@@ -83,17 +91,18 @@ def namespace_options(pod: core_v1.Pod, *, target_id: str = "") -> cri.Namespace
         pid=pid,
         ipc=node if spec.host_ipc else shared,
         target_id=target_id,
+        userns_options=users,
     )
 
 
-def _security_context(pod: core_v1.Pod) -> cri.LinuxSandboxSecurityContext:
+def _security_context(pod: core_v1.Pod, users: cri.UserNamespace | None) -> cri.LinuxSandboxSecurityContext:
     spec = names.pod_spec(pod)
     shared = spec.security_context or core_v1.PodSecurityContext()
     groups = list(shared.supplemental_groups)
     if shared.fs_group is not None:
         groups.append(shared.fs_group)
     return cri.LinuxSandboxSecurityContext(
-        namespace_options=namespace_options(pod),
+        namespace_options=namespace_options(pod, users=users),
         run_as_user=shared.run_as_user,
         run_as_group=shared.run_as_group if shared.run_as_user is not None else None,
         supplemental_groups=groups,

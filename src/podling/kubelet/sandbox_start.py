@@ -21,13 +21,15 @@ from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import CRIError
 
 
-def sandbox_config(services: PodServices, pod: core_v1.Pod, attempt: int) -> cri.PodSandboxConfig:
+async def sandbox_config(services: PodServices, pod: core_v1.Pod, attempt: int) -> cri.PodSandboxConfig:
+    """Raises CRIError when the pod cannot have the user namespace it asks for."""
     return build_sandbox_config(
         pod,
         services.config,
         attempt=attempt,
         resolver=services.resolver(),
         cgroup_parent=services.cgroups.parent(pod),
+        users=await services.users.of(pod),
     )
 
 
@@ -68,8 +70,8 @@ async def _end_old(services: PodServices, pod: core_v1.Pod, actions: PodActions)
 
 
 async def _run(services: PodServices, pod: core_v1.Pod, attempt: int) -> None:
-    config = sandbox_config(services, pod, attempt)
     try:
+        config = await sandbox_config(services, pod, attempt)
         # Not in a thread: a few mkdirs on a local file system cost less than the hand-over.
         services.cgroups.create(pod)
         names.log_directory(services.config, pod).mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from podling.kubelet.events import PodEvents
 from podling.kubelet.images import ImageManager
 from podling.kubelet.objects import ObjectCache
 from podling.kubelet.status_manager import StatusManager
+from podling.kubelet.userns import UserNamespaces
 from podling.runtime.cri.service import RuntimeService
 
 
@@ -31,6 +32,7 @@ class PodServices:
     statuses: StatusManager
     backoff: Backoff
     cgroups: PodCgroups
+    users: UserNamespaces
     allocatable: Mapping[str, str]
     """The node's allocatable resources."""
     node_memory_bytes: int

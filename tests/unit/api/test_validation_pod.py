@@ -39,6 +39,49 @@ LABEL = (
 )
 
 
+@pytest.mark.parametrize(
+    ("container", "spec", "expected"),
+    [
+        (
+            {"securityContext": {"procMount": "Unmasked"}},
+            {},
+            f'{C}.securityContext.procMount: Invalid value: "Unmasked": '
+            "`hostUsers` must be false to use `Unmasked`",
+        ),
+        ({"securityContext": {"procMount": "Unmasked"}}, {"hostUsers": False}, None),
+        ({}, {"hostUsers": False, "hostPID": True}, "spec.hostPID: Forbidden: when `hostUsers` is false"),
+        (
+            {"lifecycle": {"stopSignal": "SIGUSR1"}},
+            {},
+            f"{C}.lifecycle.stopSignal: Forbidden: may not be set when `spec.os.name` is empty",
+        ),
+        ({"lifecycle": {"stopSignal": "SIGRTMIN+3"}}, {"os": {"name": "linux"}}, None),
+    ],
+)
+def test_user_namespaces_and_what_goes_with_them(container, spec, expected):
+    assert faults(make(container, **spec)) == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("mount", "expected"),
+    [
+        ({"recursiveReadOnly": "Enabled"}, "may only be specified when readOnly is true"),
+        (
+            {"recursiveReadOnly": "IfPossible", "readOnly": True, "mountPropagation": "HostToContainer"},
+            "may only be specified when mountPropagation is None or not specified",
+        ),
+        ({"recursiveReadOnly": "Enabled", "readOnly": True}, None),
+        ({"recursiveReadOnly": "Disabled"}, None),
+    ],
+)
+def test_recursive_read_only(mount, expected):
+    obj = make(
+        {"volumeMounts": [{"name": "v", "mountPath": "/v", **mount}]}, volumes=[{"name": "v", "emptyDir": {}}]
+    )
+    where = f"{C}.volumeMounts[0].recursiveReadOnly: Forbidden: "
+    assert faults(obj) == ([where + expected] if expected else [])
+
+
 def test_a_minimal_pod_is_valid():
     assert faults(make()) == []
 

@@ -27,7 +27,9 @@ HOST = ResolvConf(servers=("192.0.2.1",), searches=("example.org",), options=("t
 GIB = 1024**3
 
 
-def build(fields=None, *, attempt=0, image_user=None, volumes=None, **spec) -> cri.ContainerConfig:
+def build(
+    fields=None, *, attempt=0, image_user=None, volumes=None, context=None, **spec
+) -> cri.ContainerConfig:
     pod = make_pod(container(**(fields or {})), **spec)
     context = ContainerContext(
         attempt=attempt,
@@ -37,6 +39,7 @@ def build(fields=None, *, attempt=0, image_user=None, volumes=None, **spec) -> c
         hosts_file=Path("/pods/etc-hosts"),
         termination_file=Path("/pods/message"),
         node_memory_bytes=4 * GIB,
+        **(context or {}),
     )
     return build_container_config(pod, pod.spec.containers[0], context)
 
@@ -91,6 +94,58 @@ def test_security_contexts_merge() -> None:
     assert context.capabilities.drop_capabilities == ["ALL"]
     assert "/proc/kcore" in context.masked_paths
     assert context.seccomp.profile_type is cri.SecurityProfileType.Unconfined
+
+
+def test_without_a_seccomp_profile_the_configured_default_holds() -> None:
+    kinds = cri.SecurityProfileType
+    assert build().linux.security_context.seccomp.profile_type is kinds.Unconfined
+    on = {"seccomp_default": True}
+    assert build(context=on).linux.security_context.seccomp.profile_type is kinds.RuntimeDefault
+    config = build({"securityContext": {"privileged": True}}, context=on)
+    assert config.linux.security_context.seccomp.profile_type is kinds.Unconfined
+
+
+def test_local_profiles_are_found_below_the_kubelets_directory() -> None:
+    local = {"type": "Localhost", "localhostProfile": "profiles/audit.json"}
+    config = build({"securityContext": {"seccompProfile": local, "appArmorProfile": local}})
+    context = config.linux.security_context
+    assert context.seccomp.localhost_ref == "/var/lib/kubelet/seccomp/profiles/audit.json"
+    assert context.apparmor.localhost_ref == "profiles/audit.json"
+
+
+def test_a_pod_with_users_of_its_own_has_all_mounts_mapped() -> None:
+    mapping = [cri.IDMapping(host_id=131072, container_id=0, length=65536)]
+    users = cri.UserNamespace(mode=cri.NamespaceMode.POD, uids=mapping, gids=mapping)
+    volumes = {"v": PreparedVolume(path=Path("/v"))}
+    fields = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    config = build(fields, volumes=volumes, context={"users": users})
+    assert [m.container_path for m in config.mounts] == ["/v", "/etc/hosts", "/dev/termination-log"]
+    assert all(m.uid_mappings == m.gid_mappings == mapping for m in config.mounts)
+    assert config.linux.security_context.namespace_options.userns_options == users
+
+
+def test_image_volumes_are_the_runtimes_to_mount() -> None:
+    fields = {
+        "env": [{"name": "WHICH", "value": "small"}],
+        "volumeMounts": [{"name": "v", "mountPath": "/m", "subPathExpr": "models/$(WHICH)"}],
+    }
+    config = build(fields, volumes={"v": PreparedVolume(image="example.org/models:1", read_only=True)})
+    image = cri.ImageSpec(image="example.org/models:1", user_specified_image="example.org/models:1")
+    assert config.mounts[0] == cri.Mount(
+        container_path="/m", image=image, image_sub_path="models/small", readonly=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "signal"),
+    [
+        ("SIGUSR1", cri.Signal.SIGUSR1),
+        ("SIGRTMIN+3", cri.Signal.SIGRTMINPLUS3),
+        ("SIGRTMAX-1", cri.Signal.SIGRTMAXMINUS1),
+    ],
+)
+def test_stop_signals_by_the_names_of_the_api(name: str, signal: cri.Signal) -> None:
+    assert build({"lifecycle": {"stopSignal": name}}).stop_signal is signal
 
 
 def test_a_privileged_container_sees_everything() -> None:

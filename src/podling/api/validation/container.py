@@ -27,6 +27,7 @@ from podling.api.validation.volume import check_descending_path
 PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES: Final = ("File", "FallbackToLogsOnError")
+_RECURSIVE: Final = ("Disabled", "Enabled", "IfPossible")
 _PROPAGATIONS: Final = ("Bidirectional", "HostToContainer", "None")
 _ENV_SOURCES: Final = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
 _ENV_FIELDS: Final = frozenset((
@@ -241,6 +242,19 @@ def _check_mounts(container: Object, volumes: Mapping[str, Object], path: str, f
             detail = "subPathExpr and subPath are mutually exclusive"
             faults.append(invalid(f"{where}.subPathExpr", mount["subPathExpr"], detail))
         _check_propagation(mount, privileged, f"{where}.mountPropagation", faults)
+        _check_recursive(mount, f"{where}.recursiveReadOnly", faults)
+
+
+def _check_recursive(mount: Object, path: str, faults: Faults) -> None:
+    wanted = mount.get("recursiveReadOnly", "Disabled")
+    if wanted not in _RECURSIVE:
+        faults.append(unsupported(path, wanted, _RECURSIVE))
+    elif wanted != "Disabled":
+        if not mount.get("readOnly"):
+            faults.append(forbidden(path, "may only be specified when readOnly is true"))
+        if mount.get("mountPropagation", "None") != "None":
+            detail = "may only be specified when mountPropagation is None or not specified"
+            faults.append(forbidden(path, detail))
 
 
 def _check_propagation(mount: Object, privileged: bool, path: str, faults: Faults) -> None:

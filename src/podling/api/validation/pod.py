@@ -103,6 +103,12 @@ def _check_names(spec: Object, path: str, faults: Faults) -> None:
         check_text(where, kind, names.check_qualified_name(kind), faults)
     if spec.get("os") and spec["os"].get("name") not in ("linux", "windows"):
         faults.append(unsupported(f"{path}.os.name", spec["os"].get("name", ""), ("linux", "windows")))
+    if not (spec.get("os") or {}).get("name"):
+        for key in ("initContainers", "containers"):
+            for index, container in enumerate(spec.get(key, ())):
+                if (container.get("lifecycle") or {}).get("stopSignal"):
+                    where = f"{path}.{key}[{index}].lifecycle.stopSignal"
+                    faults.append(forbidden(where, "may not be set when `spec.os.name` is empty"))
 
 
 def _check_host_network(spec: Object, path: str, faults: Faults) -> None:

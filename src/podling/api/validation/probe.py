@@ -21,6 +21,15 @@ _COUNTS: Final = (
     "initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold",
 )  # fmt: skip
 _SCHEMES: Final = ("HTTP", "HTTPS")
+_PLAIN_SIGNALS: Final = (
+    "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS "
+    "TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX"
+)
+_SIGNALS: Final = frozenset(
+    [f"SIG{name}" for name in _PLAIN_SIGNALS.split()]
+    + [f"SIGRTMIN+{n}" for n in range(1, 16)]
+    + [f"SIGRTMAX-{n}" for n in range(1, 15)]
+)
 
 
 def check_probes(container: Object, path: str, grace_s: int | None, faults: Faults) -> None:
@@ -50,6 +59,9 @@ def check_lifecycle(lifecycle: Object, path: str, grace_s: int | None, faults: F
     for name in ("postStart", "preStop"):
         if name in lifecycle:
             _check_handler(lifecycle[name], f"{path}.{name}", grace_s, faults)
+    signal = lifecycle.get("stopSignal")
+    if signal is not None and signal not in _SIGNALS:
+        faults.append(unsupported(f"{path}.stopSignal", signal, sorted(_SIGNALS)))
 
 
 def _check_handler(handler: Object, path: str, grace_s: int | None, faults: Faults) -> None:

@@ -45,6 +45,19 @@ def check_pod_security(spec: Object, path: str, faults: Faults) -> None:
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if spec.get(key):
                 faults.append(forbidden(f"{path}.{key}", "when `hostUsers` is false"))
+    for key in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(spec.get(key, ())):
+            _check_users(container, spec.get("hostUsers") is False, f"{path}.{key}[{index}]", faults)
+
+
+def _check_users(container: Object, own_users: bool, path: str, faults: Faults) -> None:
+    """What only, and what never, goes with a user namespace of the pod's own."""
+    context = container.get("securityContext") or {}
+    if context.get("procMount") == "Unmasked" and not own_users:
+        detail = "`hostUsers` must be false to use `Unmasked`"
+        faults.append(invalid(f"{path}.securityContext.procMount", "Unmasked", detail))
+    if container.get("volumeDevices") and own_users:
+        faults.append(forbidden(f"{path}.volumeDevices", "when `hostUsers` is false"))
 
 
 def check_container_security(context: Object, path: str, faults: Faults) -> None:

@@ -22,6 +22,7 @@ from podling.api.validation.reference import check_field_ref, check_resource_ref
 _HOST_PATH_TYPES: Final = (
     "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
 )  # fmt: skip
+_PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 _MODE_FAULT: Final = "must be a number between 0 and 0777 (octal), both inclusive"
 _VOLUME_FIELDS: Final = frozenset(
     f"metadata.{name}" for name in ("annotations", "labels", "name", "namespace", "uid")
@@ -161,6 +162,14 @@ def _check_token(content: Object, path: str, faults: Faults) -> None:
         _check_local_path(content["path"], f"{path}.path", faults)
 
 
+def _image(source: Object, path: str, faults: Faults) -> None:
+    if not source.get("reference"):
+        faults.append(required(f"{path}.reference"))
+    policy = source.get("pullPolicy", "")
+    if policy and policy not in _PULL_POLICIES:
+        faults.append(unsupported(f"{path}.pullPolicy", policy, _PULL_POLICIES))
+
+
 def _needs(*fields: str) -> Callable[[Object, str, Faults], None]:
     def check(source: Object, path: str, faults: Faults) -> None:
         faults.extend(required(f"{path}.{field}") for field in fields if not source.get(field))
@@ -173,7 +182,7 @@ _SOURCES: Final[dict[str, Callable[[Object, str, Faults], None]]] = {
     "downwardAPI": _downward_api,
     "emptyDir": _empty_dir,
     "hostPath": _host_path,
-    "image": _needs("reference"),
+    "image": _image,
     "nfs": _needs("server", "path"),
     "persistentVolumeClaim": _needs("claimName"),
     "projected": _projected,

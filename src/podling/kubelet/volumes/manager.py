@@ -112,6 +112,8 @@ def _prepare(
         path = names.volume_dir(config, uid, "empty-dir", volume.name)
         _ensure_empty_dir(path, volume.empty_dir, gid)
         return PreparedVolume(path=path)
+    if volume.image is not None:
+        return PreparedVolume(image=volume.image.reference or "", read_only=True)
     if volume.host_path is not None:
         return PreparedVolume(path=ensure_host_path(volume.host_path))
     if has_payload(volume):
@@ -176,7 +178,7 @@ def resolve_sub_paths(
             if missing:
                 raise VolumeError(f"missing value for {missing[0]!r} in subPathExpr {mount.sub_path_expr!r}")
             sub_path = expand(mount.sub_path_expr, environment)
-        if not sub_path or mount.name not in volumes:
+        if not sub_path or mount.name not in volumes or volumes[mount.name].image:
             continue
         base = names.pod_dir(config, names.pod_uid(pod)) / "volume-subpaths" / mount.name
         resolved[mount.mount_path] = bind_sub_path(
