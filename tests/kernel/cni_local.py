@@ -6,6 +6,8 @@ import ipaddress
 import json
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,13 @@ from podling.cni.plugins.find import MODULES, load_plugin
 from podling.cni.types import Args, Result
 from podling.linux.netlink import Netlink
 from podling.linux.netns import open_netns, run_in_netns
+
+
+def eventually(look: Callable[[], bool], *, timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class Node:

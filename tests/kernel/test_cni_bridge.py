@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from kernel.cni_local import Node
+from kernel.cni_local import Node, eventually
 from kernel.net_local import Namespaces, ask, echo_server, link_names, namespaces
 from podling.cni.plugins.main.masquerade import FAMILY, TABLE
-from podling.cni.types import CHECK_FAILED, CONTAINER_UNKNOWN, UNSUPPORTED_FIELD, CNIError, Result
+from podling.cni.types import CHECK_FAILED, CONTAINER_UNKNOWN, CNIError, Result
 from podling.linux import nft
-from podling.linux.netlink import Netlink, NetlinkError, links
+from podling.linux.netlink import Netlink, links
 from podling.linux.netns import remove_netns, run_in_netns
 from podling.linux.sysctl import read_sysctl, write_sysctl
 
@@ -84,9 +84,21 @@ def test_two_pods_and_the_node_reach_each_other_with_the_first_packet(node: Node
         assert learned == {first.link_get("eth0").mac, second.link_get("eth0").mac}
 
 
+def bridges_call_netfilter(node: Node) -> bool:
+    try:
+        return run_in_netns(node.netns, read_sysctl, "net.bridge.bridge-nf-call-iptables") == "1"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("hairpin", [True, False])
 def test_a_pod_reaches_itself_through_the_bridge_only_with_hairpin(node: Node, hairpin: bool):
-    """As a service does it: the packet leaves, is translated on the node, and comes back."""
+    """As a service does it: the packet leaves, is translated on the node, and comes back.
+
+    Where the bridge itself hands packets to netfilter, that is; else the node routes it back in any case.
+    """
+    if not (hairpin or bridges_call_netfilter(node)):
+        pytest.skip("the bridge does not call netfilter (br_netfilter is not loaded)")
     pod = node.pod("pod")
     node.add("c1", pod, node.bridge(isDefaultGateway=True, hairpinMode=hairpin))
     run_in_netns(node.netns, write_sysctl, "net.ipv4.conf.all.send_redirects", "0")
@@ -100,7 +112,7 @@ add rule ip svc post ip saddr 10.244.1.2 ip daddr 10.244.1.2 masquerade
     run_in_netns(node.netns, nft.run, ruleset)
     with echo_server(pod, "10.244.1.2"):
         if hairpin:
-            assert ask(pod, "10.96.0.1") == "10.244.1.1"
+            assert ask(pod, "10.96.0.1", timeout_s=5) == "10.244.1.1"
         else:
             with pytest.raises(TimeoutError):
                 ask(pod, "10.96.0.1", timeout_s=0.3)
@@ -338,10 +350,11 @@ def test_prepare_makes_the_bridge_before_the_first_pod(node: Node):
         run_in_netns(node.netns, PLUGIN.prepare, args)
     assert node.addresses(node.netns, "dind0") == {"10.244.1.1/24"}
     with Netlink(node.netns) as nl:
+        # Before Linux 6.15 the kernel works it out some time after it has answered.
+        eventually(lambda: nl.link_get("dind0").operstate == "DOWN")
         bridge = nl.link_get("dind0")
     assert bridge.up
     assert not bridge.carrier
-    assert bridge.operstate == "DOWN"
 
 
 def test_check_finds_each_difference(node: Node):
@@ -383,27 +396,3 @@ def test_gc_frees_what_no_valid_attachment_has(node: Node):
     node.call("GC", "", "", conf | valid)
     assert node.reserved() == {"10.244.1.3", "last_reserved_ip.0"}
     assert [rule.split()[2] for rule in masquerade_rules(node)] == ["10.244.1.3", "10.244.9.2"]
-
-
-def test_vlan_works_or_says_what_the_kernel_lacks(node: Node):
-    pod = node.pod("pod")
-    conf = node.bridge(isGateway=False, vlan=100, preserveDefaultVlan=False)
-    try:
-        with Netlink(node.pod("probe")) as nl:
-            nl.link_add_bridge("probe", vlan_filtering=True)
-    except NetlinkError:
-        with pytest.raises(CNIError, match=r"vlan is not supported by this kernel.*VLAN filtering") as info:
-            node.add("c1", pod, conf)
-        assert info.value.code == UNSUPPORTED_FIELD
-        assert link_names(pod) == {"lo"}
-        assert node.reserved() == set()
-        return
-    one, two = pod, node.pod("two")
-    node.add("c1", one, conf)
-    node.add("c2", two, conf)
-    with echo_server(two, "10.244.1.3"):
-        assert ask(one, "10.244.1.3") == "10.244.1.2"
-    three = node.pod("three")
-    node.add("c3", three, conf | {"vlan": 200})
-    with pytest.raises(OSError, match=r"timed out|No route"), echo_server(two, "10.244.1.3"):
-        ask(three, "10.244.1.3", timeout_s=0.3)

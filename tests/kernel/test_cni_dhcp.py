@@ -10,15 +10,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kernel.cni_local import Node
+from kernel.cni_local import Node, eventually
 from kernel.net_local import Namespaces, ask, echo_server, link_names, namespaces
 from podling.cni.plugins.ipam import dhcp_packet as packet
 from podling.cni.plugins.ipam.dhcp_daemon import parse_arguments
@@ -53,13 +52,6 @@ option dns 192.168.77.1 9.9.9.9
 option domain example.test
 option lease {lease_s}
 """
-
-
-def eventually(look: Callable[[], bool], *, timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @contextmanager

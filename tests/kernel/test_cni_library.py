@@ -7,14 +7,13 @@ import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from kernel.cni_local import Node
+from kernel.cni_local import Node, eventually
 from kernel.net_local import Namespaces, ask, echo_server, link_names, namespaces
 from podling.cni.library import CNI, NetworkStatus, NoNetworkError
 from podling.cni.types import (
@@ -64,13 +63,6 @@ env | grep ^CNI_ | sort > {node.bin_dir}/{name}.$CNI_COMMAND.env
 """
     )
     path.chmod(0o755)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def calls(node: Node) -> list[str]:
@@ -218,11 +210,9 @@ def test_a_plugin_that_hangs_is_killed_with_its_children(node: Node):
     pid_file = node.bin_dir / "pid"
     script(node, "bad", f"[ $CNI_COMMAND = DEL ] && exit 0; sleep 60 & echo $! > {pid_file}; wait")
     chain(node, "bridge", "bad")
-    started = time.monotonic()
-    with pytest.raises(CNIError, match=r'type="bad" name="net" ADD: no answer in 0\.5 s') as info:
-        on_node(node, lambda cni: cni.add("c1", pod), timeout_s=0.5)
+    with pytest.raises(CNIError, match=r'type="bad" name="net" ADD: no answer in 2 s') as info:
+        on_node(node, lambda cni: cni.add("c1", pod), timeout_s=2)
     assert info.value.code == PLUGIN_TIMEOUT
-    assert time.monotonic() - started < 10
     assert not running(int(pid_file.read_text()))
     assert link_names(pod) == {"lo"}
 
@@ -242,7 +232,7 @@ def test_a_cancelled_add_is_undone(node: Node):
 
     async def work(cni: CNI) -> None:
         task = asyncio.create_task(cni.add("c1", pod))
-        await asyncio.to_thread(wait_for, (node.bin_dir / "begun").exists)
+        await asyncio.to_thread(eventually, (node.bin_dir / "begun").exists)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -12,7 +12,6 @@ from podling.cni.types import (
     INVALID_CONFIG,
     INVALID_ENVIRONMENT,
     IO_FAILURE,
-    UNSUPPORTED_FIELD,
     Args,
     CNIError,
     Result,
@@ -96,13 +95,6 @@ def test_all_faults_of_a_bridge_configuration_are_reported_at_once():
         "isGateway: must be true or false, not 'yes'",
     ):
         assert words in info.value.message
-
-
-@pytest.mark.parametrize("conf", [{"macspoofchk": True}, {"vlanTrunk": [{}]}])
-def test_promises_we_cannot_keep_are_not_silently_ignored(conf: dict[str, Any]):
-    with pytest.raises(CNIError, match="is not supported") as info:
-        bridge(**conf)
-    assert info.value.code == UNSUPPORTED_FIELD
 
 
 def test_the_capability_mac_wins():

@@ -5,6 +5,8 @@ What IPAM answers becomes addresses and routes of the link. Shared by all plugin
 
 from __future__ import annotations
 
+import time
+
 from podling.cni.plugins.execute import delegate
 from podling.cni.types import (
     CHECK_FAILED,
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from podling.linux.netlink import Link, Request
 
 
+DAD_TIMEOUT_S = 10.0  # detection takes 1 to 2 seconds
+DAD_STEP_S = 0.05
+
 # --- making
 
 
@@ -39,14 +44,22 @@ def configure(
     inside: Netlink,
     netns: int,
     up: bool = True,
+    dad: bool = False,
     afterwards: Sequence[Request] = (),
 ) -> None:
-    """Set the link up and give it the addresses and routes, in one system call, with what is to follow."""
+    """Set the link up and give it the addresses and routes, in one system call, with what is to follow.
+
+    `dad`: look for others who have the IPv6 addresses, which takes 1 to 2 seconds and needs a carrier.
+    """
     requests: list[Request] = [links.set_link(link.index, up=True)] if up else []
-    requests += [addresses.add_address(link.index, ip.address) for ip in ipam.ips]
+    requests += [addresses.add_address(link.index, ip.address, nodad=not dad) for ip in ipam.ips]
     requests += [routes.add_route(_kernel_route(route, ipam, link.index)) for route in ipam.routes]
     requests += afterwards
-    if any(ip.address.version == 6 for ip in ipam.ips):
+    if dad and any(ip.address.version == 6 for ip in ipam.ips):
+        run_in_netns(netns, _allow_ipv6_with_dad, link.name)
+        inside.execute(*requests)
+        _wait_dad(link, inside)
+    elif any(ip.address.version == 6 for ip in ipam.ips):
         run_in_netns(netns, allow_ipv6, "lo", link.name)
         with UsableAddresses(netns) as usable:
             inside.execute(*requests)
@@ -73,6 +86,31 @@ def allow_ipv6(*names: str) -> None:
                     f"cannot set net.ipv6.conf.{name}.{key}: {err.strerror}",
                     "IPv6 is not available",
                 ) from err
+
+
+def _allow_ipv6_with_dad(name: str) -> None:
+    allow_ipv6("lo", name)
+    for key in ("enhanced_dad", "accept_dad"):  # the first tells own questions, come back by a hairpin
+        ensure_sysctl(("net", "ipv6", "conf", name, key), 1)
+
+
+def _wait_dad(link: Link, inside: Netlink) -> None:
+    """`CNIError` when somebody else answers for one of the addresses, or it cannot be found out."""
+    deadline = time.monotonic() + DAD_TIMEOUT_S
+    while True:
+        present = inside.addr_list(link.index, family=addresses.AF_INET6)
+        taken = [str(a.interface) for a in present if a.flags & addresses.IFA_F_DADFAILED]
+        if taken:
+            raise CNIError(
+                KERNEL_REFUSED,
+                f'link "{link.name}" has address {taken[0]} in dadfailed state',
+                "another host of the network has this address",
+            )
+        if not any(a.tentative for a in present):
+            return
+        if time.monotonic() > deadline:
+            raise CNIError(KERNEL_REFUSED, f'link "{link.name}" still has tentative addresses')
+        time.sleep(DAD_STEP_S)
 
 
 def _kernel_route(route: CNIRoute, ipam: Result, oif: int) -> Route:
@@ -205,6 +243,9 @@ def _check_addresses(inside: Netlink, link: Link, previous: Result) -> None:
 
 def _check_routes(inside: Netlink, previous: Result) -> None:
     present = {(route.dst, route.table) for route in inside.route_list(table=None)}
+    anywhere = {dst for dst, _ in present}
     for route in previous.routes:
-        if (route.dst, route.table or routes.RT_TABLE_MAIN) not in present:
+        # Without a table: who came after us in the chain (sbr, vrf) may have moved it from the main one.
+        found = (route.dst, route.table) in present if route.table else route.dst in anywhere
+        if not found:
             raise CNIError(CHECK_FAILED, f"route to {route.dst} is gone")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_KINDS = {bool: "true or false", int: "a number", str: "a string", dict: "an object"}
+_KINDS = {bool: "true or false", int: "a number", str: "a string", dict: "an object", list: "a list"}
 
 
 class Options:

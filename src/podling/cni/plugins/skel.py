@@ -127,10 +127,10 @@ def _check_shapes(conf: Mapping[str, Any]) -> None:
 
 def _valid_name(text: str) -> bool:
     # CNI spec: alphanumerics first, then also "_", "." and "-". It keeps names usable as file names.
-    return bool(text) and text[0].isalnum() and text.isascii() and not text.strip(_NAME_CHARACTERS)
+    return bool(text) and text[0].isalnum() and text.isascii() and not text.strip(NAME_CHARACTERS)
 
 
-_NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 
 
 def _check_ifname(name: str) -> None:

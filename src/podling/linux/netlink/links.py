@@ -14,6 +14,7 @@ from podling.linux.netlink.wire import (
     attr_u8,
     attr_u16,
     attr_u32,
+    list_attrs,
     mac_bytes,
     mac_text,
     nested,
@@ -43,7 +44,7 @@ BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 4
 VETH_INFO_PEER = 1
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
-RTEXT_FILTER_SKIP_STATS = 8
+RTEXT_FILTER_BRVLAN, RTEXT_FILTER_SKIP_STATS = 2, 8
 
 IFNAMSIZ = 16
 
@@ -272,6 +273,27 @@ def port_vlan(
         body=body,
         what=f"{verb} VLAN {vid} on link {index}",
     )
+
+
+def default_pvid(bridge: Link) -> int:
+    """The VLAN a bridge puts each new port into; 0: none."""
+    raw = parse_attrs(bridge.data).get(IFLA_BR_VLAN_DEFAULT_PVID)
+    return int(struct.unpack("=H", raw)[0]) if raw else 0
+
+
+def dump_vlans() -> Request:
+    body = IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0) + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)
+    return Request(kind=RTM_GETLINK, flags=0, body=body, what="list VLANs")
+
+
+def parse_vlans(message: Message, port: Link) -> set[int]:
+    """The VLANs of the port, if the message is about it."""
+    _, _, index, _, _ = IFINFO.unpack_from(message.body)
+    spec = parse_attrs(message.body, IFINFO.size).get(IFLA_AF_SPEC, b"")
+    if index != port.index:
+        return set()
+    infos = (raw for kind, raw in list_attrs(spec) if kind == IFLA_BRIDGE_VLAN_INFO)
+    return {struct.unpack_from("=HH", raw)[1] for raw in infos}
 
 
 def delete_link(link: str | int) -> Request:

@@ -86,13 +86,18 @@ def nested(kind: int, *attrs: bytes) -> bytes:
 
 def parse_attrs(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Attributes by type, without their flag bits; the last one of a type wins."""
-    attrs: dict[int, bytes] = {}
+    return dict(list_attrs(data, offset))
+
+
+def list_attrs(data: bytes, offset: int = 0) -> list[tuple[int, bytes]]:
+    """All attributes in their order, for lists of one type."""
+    attrs: list[tuple[int, bytes]] = []
     end = len(data)
     while offset + 4 <= end:
         size, kind = _ATTR.unpack_from(data, offset)
         if size < 4:
             break
-        attrs[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + size]
+        attrs.append((kind & NLA_TYPE_MASK, data[offset + 4 : offset + size]))
         offset += (size + 3) & ~3
     return attrs
 

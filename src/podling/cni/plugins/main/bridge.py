@@ -21,7 +21,6 @@ from podling.cni.plugins.main import bridge_check, bridge_conf, ip_masq
 from podling.cni.plugins.main.bridge_conf import BridgeConf
 from podling.cni.types import (
     KERNEL_REFUSED,
-    UNSUPPORTED_FIELD,
     Args,
     CNIError,
     CNIRoute,
@@ -86,11 +85,21 @@ def _wire(
     bridge: Link,
 ) -> Result:
     """Everything after IPAM and the pair; the caller undoes it."""
-    container.configure(pair.container, ipam, inside=inside, netns=netns, up=conf.container_interface_up)
-    if conf.ipam in ("", *BLIND_IPAM):  # else it is connected already
+    blind = conf.ipam in ("", *BLIND_IPAM)  # else it is connected already
+    if blind and conf.enable_dad:  # looks for others before the container has its addresses
         _connect(conf, pair, host, bridge)
-    if conf.is_gateway:
-        _ensure_gateways(conf, host, bridge, [_gateway_of(ip) for ip in ipam.ips])
+    container.configure(
+        pair.container,
+        ipam,
+        inside=inside,
+        netns=netns,
+        up=conf.container_interface_up,
+        dad=conf.enable_dad,
+    )
+    if blind and not conf.enable_dad:
+        _connect(conf, pair, host, bridge)
+    gateways = [_gateway_of(ip) for ip in ipam.ips] if conf.is_gateway else []
+    more = _ensure_gateways(conf, host, bridge, gateways)
     if conf.ip_masq:
         ip_masq.add(args, [ip.address for ip in ipam.ips])
     veth.settle(pair, inside)
@@ -100,6 +109,7 @@ def _wire(
             Interface(name=bridge.name, mac=bridge.mac, mtu=bridge.mtu),
             Interface(name=host_end.name, mac=host_end.mac, mtu=host_end.mtu),
             Interface(name=args.ifname, mac=pair.container.mac, sandbox=args.netns, mtu=pair.container.mtu),
+            *more,
         ),
         ips=tuple(replace(ip, interface=2) for ip in ipam.ips),
         routes=ipam.routes,
@@ -121,8 +131,11 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
         host.link_set(bridge.index, up=True)
     if conf.promisc and not bridge.flags & links.IFF_PROMISC:
         host.link_set(bridge.index, promisc=True)
-    if conf.vlan and not bridge.vlan_filtering:
-        _enable_vlan_filtering(host, bridge.index)
+    if (conf.vlan or conf.vlan_trunk) and not bridge.vlan_filtering:
+        from podling.cni.plugins.main import bridge_vlan
+
+        bridge_vlan.enable_filtering(host, bridge)
+        bridge = host.link_get(bridge.index)
     return bridge
 
 
@@ -146,25 +159,29 @@ def _random_mac() -> str:
     return raw.hex(":")
 
 
-def _enable_vlan_filtering(host: Netlink, bridge: int) -> None:
-    try:
-        host.execute(links.set_bridge(bridge, vlan_filtering=True))
-    except NetlinkError as err:
-        if err.errno != errno.EOPNOTSUPP:
-            raise
-        raise CNIError(
-            UNSUPPORTED_FIELD,
-            "bridge: vlan is not supported by this kernel",
-            "its bridge driver has no VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)",
-        ) from err
-
-
 def _gateway_of(ip: IPConfig) -> IPInterface:
     assert ip.gateway is not None  # _with_gateways has filled it in
     return ipaddress.ip_interface((ip.gateway, ip.address.network.prefixlen))
 
 
-def _ensure_gateways(conf: BridgeConf, host: Netlink, bridge: Link, gateways: list[IPInterface]) -> None:
+def _ensure_gateways(
+    conf: BridgeConf, host: Netlink, bridge: Link, gateways: list[IPInterface]
+) -> tuple[Interface, ...]:
+    """Give the bridge its addresses; in a VLAN a link of its own, which the result names after the others."""
+    if not gateways:
+        return ()
+    more: tuple[Interface, ...] = ()
+    if conf.vlan:
+        from podling.cni.plugins.main import bridge_vlan
+
+        bridge = bridge_vlan.ensure_gateway_link(host, conf, bridge)
+        more = (Interface(name=bridge.name, mac=bridge.mac, mtu=bridge.mtu),)
+    _set_gateways(conf, host, bridge, gateways)
+    ensure_forwarding({gateway.version for gateway in gateways})
+    return more
+
+
+def _set_gateways(conf: BridgeConf, host: Netlink, bridge: Link, gateways: list[IPInterface]) -> None:
     present = [address.interface for address in host.addr_list(bridge.index)]
     for gateway in gateways:
         if gateway in present:
@@ -182,7 +199,6 @@ def _ensure_gateways(conf: BridgeConf, host: Netlink, bridge: Link, gateways: li
                     )
                 host.addr_del(bridge.index, other, missing_ok=True)
         host.addr_add(bridge.index, gateway, exist_ok=True)
-    ensure_forwarding({gateway.version for gateway in gateways})
 
 
 # --- the pair
@@ -199,6 +215,11 @@ def _make_pair(
 ) -> veth.Pair:
     pair = veth.make_pair(args, host=host, inside=inside, netns=netns, mtu=conf.mtu, mac=conf.mac)
     undo.insert(0, lambda: inside.link_del(pair.container.index, missing_ok=True))
+    if conf.mac_spoof_check:  # before anything can be sent
+        from podling.cni.plugins.main import spoof_check
+
+        undo.append(lambda: spoof_check.remove(args))
+        spoof_check.add(args, pair.host, pair.container.mac)
     return pair
 
 
@@ -210,11 +231,10 @@ def _connect(conf: BridgeConf, pair: veth.Pair, host: Netlink, bridge: Link) -> 
     if conf.hairpin or conf.port_isolation:
         requests.append(links.set_port(pair.host, hairpin=conf.hairpin, isolated=conf.port_isolation))
     host.execute(*requests)
-    if conf.vlan:
-        port = host.link_get(pair.host).index
-        if not conf.preserve_default_vlan:
-            host.execute(links.port_vlan(port, 1, remove=True))
-        host.execute(links.port_vlan(port, conf.vlan, pvid=True, untagged=True))
+    if conf.vlan or conf.vlan_trunk:
+        from podling.cni.plugins.main import bridge_vlan
+
+        bridge_vlan.join(host, conf, bridge, host.link_get(pair.host).index)
 
 
 # --- what IPAM left open
@@ -244,6 +264,10 @@ def _with_gateways(conf: BridgeConf, ipam: Result) -> Result:
 
 def _delete(args: Args) -> None:
     container.tear_down(args, lambda: veth.delete_pair(args))
+    if args.conf.get("macspoofchk"):
+        from podling.cni.plugins.main import spoof_check
+
+        spoof_check.remove(args)
     ip_masq.remove(args)
 
 
@@ -265,6 +289,10 @@ def _gc(args: Args) -> None:
     conf = bridge_conf.parse(args)
     if conf.ipam:
         delegate(conf.ipam, args, "GC")
+    if conf.mac_spoof_check:
+        from podling.cni.plugins.main import spoof_check
+
+        spoof_check.remove_stale()
     ip_masq.remove_others(args)
 
 

@@ -10,7 +10,7 @@ import os
 from podling.cni.plugins import container, skel
 from podling.cni.plugins.main.bridge_conf import BridgeConf
 from podling.cni.types import CHECK_FAILED, Args, CNIError
-from podling.linux.netlink import Netlink
+from podling.linux.netlink import Netlink, links
 
 
 def check(args: Args, conf: BridgeConf) -> None:
@@ -31,3 +31,13 @@ def check(args: Args, conf: BridgeConf) -> None:
             raise CNIError(CHECK_FAILED, f"the host end of {args.ifname} is gone")
         if port.master != bridge.index:
             raise CNIError(CHECK_FAILED, f"{port.name} is no port of bridge {conf.bridge}")
+        if conf.promisc and not bridge.flags & links.IFF_PROMISC:
+            raise CNIError(CHECK_FAILED, f"bridge {conf.bridge} is not in promiscuous mode")
+        if conf.vlan or conf.vlan_trunk:
+            from podling.cni.plugins.main import bridge_vlan
+
+            bridge_vlan.check(host, conf, port)
+    if conf.mac_spoof_check:
+        from podling.cni.plugins.main import spoof_check
+
+        spoof_check.check(args, port.name, link.mac)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from podling.cni.plugins.main import ip_masq
 from podling.cni.plugins.options import Options
-from podling.cni.types import DNS, UNSUPPORTED_FIELD, Args, CNIError
+from podling.cni.plugins.skel import NAME_CHARACTERS
+from podling.cni.types import DNS, Args
 from podling.linux.record import record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
 
 DEFAULT_BRIDGE = "cni0"
 VLAN_MAX = 4094  # IEEE 802.1Q
@@ -29,8 +25,11 @@ class BridgeConf:
     hairpin: bool = False  # a container reaches itself through the bridge
     promisc: bool = False  # of the bridge
     port_isolation: bool = False  # containers reach the gateway but not each other
-    vlan: int = 0  # 0 is none
-    preserve_default_vlan: bool = True
+    vlan: int = 0  # the one the container is in, unaware of it; 0 is none
+    vlan_trunk: tuple[int, ...] = ()  # those it may send and receive with their tags
+    preserve_default_vlan: bool = True  # beside either
+    mac_spoof_check: bool = False  # drop what has another sender than the container's MAC address
+    enable_dad: bool = False  # look for others with the container's IPv6 addresses
     container_interface_up: bool = True
     ipam: str = ""  # the IPAM plugin's type; empty: layer 2 only
     mac: str = ""
@@ -38,7 +37,7 @@ class BridgeConf:
 
 
 def parse(args: Args) -> BridgeConf:
-    """`CNIError` with INVALID_CONFIG, or UNSUPPORTED_FIELD for options we must not silently ignore."""
+    """`ConfigError` with everything that is wrong."""
     options = Options(args)
     get = options.get
     is_default_gateway = get("isDefaultGateway", bool, False)
@@ -53,7 +52,10 @@ def parse(args: Args) -> BridgeConf:
         promisc=get("promiscMode", bool, False),
         port_isolation=get("portIsolation", bool, False),
         vlan=get("vlan", int, 0),
+        vlan_trunk=_trunk(options),
         preserve_default_vlan=get("preserveDefaultVlan", bool, True),
+        mac_spoof_check=get("macspoofchk", bool, False),
+        enable_dad=get("enabledad", bool, False),
         container_interface_up=not get("disableContainerInterface", bool, False),
         ipam=options.ipam,
         mac=options.mac,
@@ -61,8 +63,12 @@ def parse(args: Args) -> BridgeConf:
     )
     for wrong, text in _faults(conf):
         options.refuse(wrong, text)
+    if conf.mac_spoof_check:
+        options.refuse(
+            bool(args.ifname.strip(NAME_CHARACTERS)),
+            f"macspoofchk: {args.ifname!r} cannot be part of the name of a chain",
+        )
     options.end("bridge")
-    _refuse_unsupported(args.conf)
     return conf
 
 
@@ -83,16 +89,44 @@ def _faults(conf: BridgeConf) -> tuple[tuple[object, str], ...]:
             f"bridge: {conf.bridge!r} is no interface name",
         ),
         (
-            bool(conf.vlan) and conf.is_gateway,
-            "vlan: a gateway inside a VLAN is not offered; set isGateway false",
+            bool(conf.vlan and conf.vlan_trunk),
+            "cannot set vlan and vlanTrunk at the same time",
+        ),
+        (
+            bool(conf.vlan) and conf.is_gateway and len(vlan_gateway_name(conf).encode()) > 15,
+            f"bridge: {vlan_gateway_name(conf)!r}, the gateway's link, is too long for an interface name",
         ),
     )
 
 
-def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    # Each of these is a promise about security or connectivity that ignoring would break.
-    for key in ("macspoofchk", "vlanTrunk", "enabledad"):
-        if raw.get(key):
-            raise CNIError(
-                UNSUPPORTED_FIELD, f"bridge: {key} is not supported", "remove it from the configuration"
-            )
+def vlan_gateway_name(conf: BridgeConf) -> str:
+    """The link that holds the gateway addresses of a VLAN."""
+    return f"{conf.bridge}.{conf.vlan}"
+
+
+def _trunk(options: Options) -> tuple[int, ...]:
+    """`vlanTrunk`: a list of `{"id": 5}` and `{"minID": 10, "maxID": 20}`."""
+    found: set[int] = set()
+    for item in options.get("vlanTrunk", list, []):
+        if not isinstance(item, dict):
+            options.refuse(True, f"vlanTrunk: must be objects, not {item!r}")
+            continue
+        low, high, one = (item.get(key) for key in ("minID", "maxID", "id"))
+        if (low is None) != (high is None):
+            missing = "minID" if low is None else "maxID"
+            options.refuse(True, f"minID and maxID should be configured simultaneously, {missing} is missing")
+            continue
+        given = {"minID": low, "maxID": high, "id": one}
+        wrong = [key for key, vid in given.items() if vid is not None and not _is_vlan(vid)]
+        for key in wrong:
+            options.refuse(True, f"incorrect trunk {key} parameter")
+        if wrong:
+            continue
+        options.refuse(low is not None and low > high, "minID is greater than maxID in trunk parameter")
+        found |= set(range(low, high + 1)) if low is not None and high is not None else set()
+        found |= {one} if one is not None else set()
+    return tuple(sorted(found))
+
+
+def _is_vlan(vid: object) -> bool:
+    return isinstance(vid, int) and not isinstance(vid, bool) and 0 < vid <= VLAN_MAX
