@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.hand import hand as hand
 from e2e.leftovers import leftovers
 from podling.testing.cluster import PodlingCluster
 

@@ -13,17 +13,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
-import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from e2e.hand import FOREVER, ByHand
 from e2e.shorthand import inside, ready
 from e2e.terminal import Terminal
 from podling.linux.cgroups import Cgroups
@@ -31,105 +28,6 @@ from podling.pause.build import pause_path
 from podling.testing.cluster import PodlingCluster, busybox, eventually, pod
 
 PAUSE_SYSCALL = {"x86_64": "34", "aarch64": "73"}
-FOREVER = ("busybox", "sleep", "1000")
-
-
-class ByHand:
-    """`podling` with places of its own, so that nothing on the machine is touched."""
-
-    def __init__(self, root: Path, run: Path) -> None:
-        self.root, self.run_dir = root, run
-        self.env = {**os.environ, "PODLING_HAND_ROOT": str(root), "PODLING_HAND_RUN": str(run)}
-
-    def argv(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "podling.cli", *args]
-
-    def run(self, *args: str, input: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.argv(*args),
-            env=self.env,
-            input=input,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def __call__(self, *args: str, input: str = "") -> str:
-        """Standard output without its last newline."""
-        done = self.run(*args, input=input)
-        assert done.returncode == 0, (
-            f"podling {' '.join(args)}: {done.returncode}\n{done.stdout}{done.stderr}"
-        )
-        return done.stdout.removesuffix("\n")
-
-    def refused(self, *args: str, code: int = 1) -> str:
-        done = self.run(*args)
-        assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
-        return done.stderr
-
-    def inspect(self, name: str) -> dict[str, Any]:
-        (document,) = json.loads(self("inspect", name))
-        return dict(document)
-
-    def pid(self, name: str) -> int:
-        return int(self.inspect(name)["State"]["Pid"])
-
-    def ip(self, name: str) -> str:
-        return str(self.inspect(name)["NetworkSettings"]["IPAddress"])
-
-    def namespace(self, name: str, kind: str) -> int:
-        return os.stat(f"/proc/{self.pid(name)}/ns/{kind}").st_ino
-
-    def interfaces(self, name: str) -> list[str]:
-        return re.findall(r"^\d+: ([^:@]+)", self("exec", name, "ip", "addr"), re.MULTILINE)
-
-    def leftovers(self) -> list[str]:
-        """Files, mounts and processes of containers; the directories themselves and the plugins may stay."""
-        kept = {"names", "crun-hybrid"}
-        files = [
-            str(path)
-            for top in (self.root, self.run_dir)
-            for path in top.rglob("*")
-            if path.is_file() and path.name not in kept and path.parent.name != "cni-bin"
-        ]
-        mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.run_dir) in line]
-        mounts += [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.root) in line]
-        processes = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if str(self.run_dir) in words:
-                processes.append(words.replace("\0", " "))
-        return files + mounts + processes
-
-
-@pytest.fixture
-def hand(images: None, tmp_path: Path) -> Iterator[ByHand]:
-    """Everything is removed at the end, and then nothing may be left."""
-    before = links()
-    with tempfile.TemporaryDirectory(prefix="podling-hand-", dir="/run") as run:
-        made = ByHand(tmp_path / "hand", Path(run))
-        yield made
-        if names := made("ps", "-aq").split():
-            made.run("rm", "-f", *names)  # one with --rm may be gone by now; what is left is looked at below
-        for line in made("network", "ls").splitlines()[1:]:
-            name = line.split()[1]
-            if name not in ("host", "none"):
-                made("network", "rm", name)
-
-        def nothing() -> None:
-            assert made.leftovers() == []
-
-        eventually(nothing)
-        assert links() == before
-
-
-def links() -> set[str]:
-    out = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"^\d+: ([^:@]+)", out, re.MULTILINE))
 
 
 def test_two_containers_of_a_network_reach_each_other(hand: ByHand) -> None:
@@ -284,6 +182,54 @@ def test_run_takes_dockers_options(hand: ByHand, tmp_path: Path) -> None:
     host = hand("run", "--rm", "--network=host", "busybox", "readlink", "/proc/self/ns/net")
     assert host == os.readlink("/proc/self/ns/net")
     assert "uid=0" in hand("run", "--rm", "--entrypoint", "id", "busybox")
+
+
+def test_run_takes_what_only_docker_has_words_for(hand: ByHand, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# no\nFROM_FILE=1\nBOTH=file\n")
+    options = ["--tmpfs", "/x:size=1m", "--ulimit", "nofile=100:200", "--add-host", "a:192.0.2.3"]
+    options += ["--dns", "192.0.2.53", "--dns-search", "example.test", "--mac-address", "02:11:22:33:44:55"]
+    options += ["--sysctl", "net.core.somaxconn=77", "--shm-size", "1m", "--device", "/dev/null:/dev/mine:rw"]
+    options += [
+        "--security-opt",
+        "no-new-privileges",
+        "--env-file",
+        str(tmp_path / "env"),
+        "-e",
+        "BOTH=option",
+    ]
+    options += ["--stop-signal", "SIGUSR1", "--stop-timeout", "1", "--pids-limit", "64", "--label", "a=b"]
+    hand("run", "-d", "--name", "all", *options, *FOREVER)
+
+    def inside(script: str) -> str:
+        return hand("exec", "all", "sh", "-c", script)
+
+    mounted = inside("grep -E ' /x | /dev/shm ' /proc/mounts")
+    assert mounted.count("size=1024k") == 2
+    assert inside("cat /proc/1/limits | grep 'open files' | tr -s ' ' | cut -d' ' -f4,5") == "100 200"
+    assert "192.0.2.3\ta" in inside("cat /etc/hosts")
+    assert inside("cat /etc/resolv.conf") == "search example.test\nnameserver 192.0.2.53"
+    assert inside("cat /sys/class/net/eth0/address /proc/sys/net/core/somaxconn") == "02:11:22:33:44:55\n77"
+    assert inside("stat -c %t:%T /dev/mine; echo ok > /dev/mine") == "1:3"
+    assert inside("grep NoNewPrivs /proc/1/status").split()[1] == "1"
+    assert inside("echo $FROM_FILE $BOTH") == "1 option"
+    pids = next(Path("/sys/fs/cgroup").rglob(f"podling-byhand/{hand.inspect('all')['Id']}/pids.max"))
+    assert pids.read_text().strip() == "64"
+    assert hand.inspect("all")["Config"]["StopSignal"] == signal.SIGUSR1
+    wanted = hand.ip("all")
+    hand("rm", "-f", "all")
+    free = wanted.rpartition(".")[0] + ".77"
+    assert f"inet {free}/" in hand("run", "--rm", "--ip", free, "busybox", "ip", "addr", "show", "eth0")
+    for option, value, words in (
+        ("--ulimit", "nofiles=3", "invalid ulimit type: nofiles"),
+        ("--sysctl", "kernel.panic=1", "sysctl 'kernel.panic=1' is not allowed"),
+        ("--device", "/dev/nothing", "error gathering device information"),
+        ("--add-host", "a:b", "invalid IP address in add-host"),
+        ("--memory-swap", "1g", "You should always set the Memory limit"),
+        ("--env-file", "/nowhere", "open /nowhere: no such file or directory"),
+        ("-v", "data:/data", "named volumes are not there"),
+        ("--stop-signal", "SIGNONE", "invalid signal: SIGNONE"),
+    ):
+        assert words in hand.refused("run", "--rm", option, value, *FOREVER, code=125)
 
 
 def test_an_interactive_terminal(hand: ByHand) -> None:

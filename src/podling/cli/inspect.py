@@ -71,7 +71,7 @@ def describe(one: Seen, paths: Paths) -> dict[str, Any]:
         "GraphDriver": _layers(one, paths),
         "Mounts": _mounts(container),
         "Config": _config(one, paths),
-        "NetworkSettings": _network(one),
+        "NetworkSettings": network_settings(one),
     }
 
 
@@ -93,7 +93,7 @@ def _files(one: Seen, paths: Paths) -> dict[str, str]:
     }
 
 
-def _network(one: Seen) -> dict[str, Any]:
+def network_settings(one: Seen) -> dict[str, Any]:
     sandbox, settings = one.sandbox, one.settings
     ips = settings.ips if settings else sandbox.ips if sandbox else []
     described: dict[str, Any] = {

@@ -27,6 +27,8 @@ COMMANDS = {
     "top": ("podling.cli.top", "Show the processes of a container"),
     "stats": ("podling.cli.stats", "Show what containers use"),
     "network": ("podling.cli.network", "Make, list and remove networks for containers run by hand"),
+    "pod": ("podling.cli.pod", "Make, list, start, stop and remove pods without a cluster"),
+    "play": ("podling.cli.play", "Run the pods of a manifest without a cluster"),
     "logs": ("podling.cli.logs", "Show the output of a container"),
     "image": ("podling.cli.image", "Build, load, list and remove images"),
     "cni": ("podling.cli.cni", "Install the CNI plugins"),

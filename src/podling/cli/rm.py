@@ -25,6 +25,11 @@ def command(force: bool, names: tuple[str, ...]) -> int:
         seen = find(name)
         if seen.settings is None:
             raise HandError(f"{seen.name} belongs to a pod: delete the pod")
+        if seen.settings.pod_info is not None:
+            raise HandError(
+                f"container {seen.id} is the infra container of pod {seen.settings.pod_info.name} "
+                "and cannot be removed without removing the pod"
+            )
         await remove(hand, seen.id, force=force)
         return name
 

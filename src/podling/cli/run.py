@@ -7,22 +7,21 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from podling.cli import run_options
 from podling.cli.byhand import Refused, opened
 
 if TYPE_CHECKING:
     from podling.runtime.attach import Attachment
     from podling.runtime.byhand.create import Wanted
     from podling.runtime.byhand.hand import Hand, Held
-    from podling.runtime.byhand.settings import Port, Restart
     from podling.runtime.cri import messages as cri
 
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-PORT_MAX = 65535
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -31,24 +30,35 @@ PORT_MAX = 65535
 @click.option("-t", "--tty", is_flag=True, help="Give the container a terminal.")
 @click.option("--rm", "auto_remove", is_flag=True, help="Remove the container when it ends.")
 @click.option("--name", default="", help="A name for the container.")
+@click.option("--pod", default="", help="Join a pod; new:NAME makes it.")
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set an environment variable.")
+@click.option("--env-file", multiple=True, metavar="FILE", help="Environment variables, one a line.")
 @click.option("-v", "--volume", multiple=True, metavar="HOST:PATH[:ro]", help="Bind a directory or file.")
-@click.option("-p", "--publish", multiple=True, metavar="[IP:]HOST:PORT[/PROTO]", help="Publish a port.")
-@click.option("--network", "--net", default="", help="A network, host, none or container:NAME.")
+@click.option("--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="Mount a tmpfs.")
+@click.option("--device", multiple=True, metavar="HOST[:PATH][:rwm]", help="Give it a device.")
 @click.option("--pid", default="", metavar="MODE", help="host or container:NAME.")
 @click.option("--ipc", default="", metavar="MODE", help="host or container:NAME.")
+@run_options.publishing
 @click.option("--restart", default="no", help="no, on-failure[:N], always or unless-stopped.")
 @click.option("--entrypoint", default=None, help="Instead of the image's.")
-@click.option("-h", "--hostname", default="", help="The container's host name.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="By name or number.")
 @click.option("-w", "--workdir", default="", help="Working directory.")
-@click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Set a label.")
 @click.option("-m", "--memory", default="", help="Memory limit, as 64m.")
+@click.option("--memory-swap", default="", help="Limit of memory and swap together; -1 for none.")
 @click.option("--cpus", type=float, default=0.0, help="Number of processors.")
+@click.option("-c", "--cpu-shares", type=int, default=0, help="Weight, 1024 by default.")
+@click.option("--cpuset-cpus", default="", help="Processors it may use, as 0-1.")
+@click.option("--pids-limit", type=int, default=0, help="Number of processes.")
+@click.option("--ulimit", multiple=True, metavar="TYPE=SOFT[:HARD]", help="A resource limit.")
+@click.option("--oom-score-adj", type=click.IntRange(-1000, 1000), default=0, help="For the kernel's killer.")
 @click.option("--cap-add", multiple=True, help="Add a capability.")
 @click.option("--cap-drop", multiple=True, help="Drop a capability.")
+@click.option("--security-opt", multiple=True, help="no-new-privileges, seccomp=unconfined, seccomp=FILE.")
 @click.option("--privileged", is_flag=True, help="All capabilities and devices.")
 @click.option("--read-only", is_flag=True, help="Mount the root file system read-only.")
+@click.option("--stop-signal", default="", help="What `stop` sends.")
+@click.option("--stop-timeout", type=float, default=10.0, show_default=True, help="Before it is killed.")
+@click.option("--log-opt", multiple=True, metavar="max-size=SIZE", help="When the log begins anew.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(**options: Any) -> int:
@@ -62,23 +72,36 @@ def command(**options: Any) -> int:
 
     try:
         with opened() as hand:
-            return asyncio.run(_run(hand, _wanted(options), detach=options["detach"]))
+            return asyncio.run(_run(hand, options))
     except HandError as err:
         raise Refused(str(err), err.exit_code) from err
     except ImageError as err:
         raise Refused(str(err), 125) from err
 
 
-async def _run(hand: Hand, wanted: Wanted, *, detach: bool) -> int:
+async def _run(hand: Hand, options: dict[str, Any]) -> int:
     from podling.runtime.byhand.create import create
 
-    await _ensure_image(hand, wanted.image)
+    wanted = _wanted(options)
+    await ensure_image(hand, wanted.image)
+    if options["pod"]:
+        wanted = await _in_pod(hand, wanted, options["pod"])
     held = await create(hand, wanted)
-    if detach:
+    if options["detach"]:
         await _start(hand, held)
         click.echo(held.id)
         return 0
     return await _foreground(hand, held, wanted)
+
+
+async def _in_pod(hand: Hand, wanted: Wanted, name: str) -> Wanted:
+    """`--pod NAME`, or `--pod new:NAME`, whose ports are then the pod's."""
+    from podling.runtime.byhand import pod
+
+    if name.startswith("new:"):
+        asked = pod.PodWanted(name=name.removeprefix("new:"), ports=wanted.ports)
+        name, wanted = (await pod.create(hand, asked)).id, replace(wanted, ports=[])
+    return pod.member(await pod.running(hand, name), wanted)
 
 
 async def _start(hand: Hand, held: Held, attach: Any = None) -> None:
@@ -145,7 +168,7 @@ async def _settled(hand: Hand, container_id: str) -> None:
             await remove_ended(hand, container_id)
 
 
-async def _ensure_image(hand: Hand, name: str) -> None:
+async def ensure_image(hand: Hand, name: str) -> None:
     if hand.core.images.resolve(name) is None:
         click.echo(f"Unable to find image {name!r} locally", err=True)
         await hand.core.images.pull(name)
@@ -156,148 +179,66 @@ async def _ensure_image(hand: Hand, name: str) -> None:
 
 def _wanted(options: dict[str, Any]) -> Wanted:
     from podling.runtime.byhand.create import Wanted
-    from podling.runtime.cri import messages as cri
 
     if options["auto_remove"] and options["restart"] != "no":
         raise Refused("conflicting options: cannot specify both --restart and --rm", 125)
     if options["tty"] and options["interactive"] and not options["detach"] and not sys.stdin.isatty():
         raise Refused("the input device is not a TTY", 1)
-    capabilities = cri.Capability(
-        add_capabilities=list(options["cap_add"]), drop_capabilities=list(options["cap_drop"])
-    )
+    ipc = "" if options["ipc"] in ("private", "shareable") else options["ipc"]
     return Wanted(
         image=options["image"],
         name=options["name"],
         entrypoint=options["entrypoint"],
         command=list(options["command"]),
-        env=[entry for text in options["env"] for entry in _env(text)],
-        mounts=[_mount(text) for text in options["volume"]],
-        ports=[_port(text) for text in options["publish"]],
-        network=_network(options["network"]),
-        pid=_mode(options["pid"], "PID"),
-        ipc=_mode("" if options["ipc"] in ("private", "shareable") else options["ipc"], "IPC"),
+        env=run_options.environment(options["env"], options["env_file"]),
+        mounts=[run_options.mount(text) for text in options["volume"]],
+        devices=[run_options.device(text) for text in options["device"]],
+        ports=[run_options.port(text) for text in options["publish"]],
+        network=run_options.network(options["network"]),
+        pid=run_options.mode(options["pid"], "PID"),
+        ipc=run_options.mode(ipc, "IPC"),
         hostname=options["hostname"],
         user=options["user"],
         workdir=options["workdir"],
-        labels=dict(_label(text) for text in options["label"]),
+        labels=dict(run_options.label(text) for text in options["label"]),
         tty=options["tty"],
         stdin=options["interactive"],
         # With a terminal one may leave (^P ^Q) and come back.
         stdin_once=options["interactive"] and not options["detach"] and not options["tty"],
         auto_remove=options["auto_remove"],
-        restart=_restart(options["restart"]),
-        context=cri.LinuxContainerSecurityContext(
-            capabilities=capabilities,
-            privileged=options["privileged"],
-            readonly_rootfs=options["read_only"],
-        ),
-        resources=cri.LinuxContainerResources(
-            memory_limit_in_bytes=_bytes(options["memory"]),
-            cpu_period=100_000 if options["cpus"] else 0,
-            cpu_quota=int(options["cpus"] * 100_000),
-        ),
+        restart=run_options.restart(options["restart"]),
+        context=_context(options),
+        resources=_resources(options),
+        stop_signal=run_options.stop_signal(options["stop_signal"]),
+        stop_timeout_s=options["stop_timeout"],
+        extras=run_options.extras(options),
     )
 
 
-def _refuse(option: str, text: str, why: str) -> Refused:
-    return Refused(f'invalid argument "{text}" for "{option}": {why}', 125)
-
-
-def _env(text: str) -> list[str]:
-    """A name alone takes our own value, and says nothing when we have none."""
-    if not text or text.startswith("="):
-        raise _refuse("-e, --env", text, "invalid environment variable")
-    if "=" in text:
-        return [text]
-    return [f"{text}={os.environ[text]}"] if text in os.environ else []
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    return key, value
-
-
-def _mount(text: str) -> cri.Mount:
+def _context(options: dict[str, Any]) -> cri.LinuxContainerSecurityContext:
     from podling.runtime.cri import messages as cri
 
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    modes = set(mode.split(",")) - {""}
-    if not source or not target.startswith("/"):
-        raise _refuse("-v, --volume", text, "must be HOST:PATH[:ro], and PATH absolute")
-    if unknown := modes - {"ro", "rw", "z", "Z", "rslave", "rshared", "rprivate"}:
-        raise _refuse("-v, --volume", text, f"invalid mode: {', '.join(sorted(unknown))}")
-    if "/" not in source:
-        raise _refuse("-v, --volume", text, "named volumes are not there; give a path, as ./data")
-    propagation = cri.MountPropagation.PROPAGATION_PRIVATE
-    if "rslave" in modes:
-        propagation = cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
-    if "rshared" in modes:
-        propagation = cri.MountPropagation.PROPAGATION_BIDIRECTIONAL
-    return cri.Mount(
-        host_path=str(Path(source).absolute()),
-        container_path=target,
-        readonly="ro" in modes,
-        propagation=propagation,
+    context = cri.LinuxContainerSecurityContext(
+        capabilities=cri.Capability(
+            add_capabilities=list(options["cap_add"]), drop_capabilities=list(options["cap_drop"])
+        ),
+        privileged=options["privileged"],
+        readonly_rootfs=options["read_only"],
     )
+    run_options.security(options["security_opt"], context)
+    return context
 
 
-def _port(text: str) -> Port:
-    from podling.runtime.byhand.network import free_port
-    from podling.runtime.byhand.settings import Port
+def _resources(options: dict[str, Any]) -> cri.LinuxContainerResources:
+    from podling.runtime.cri import messages as cri
 
-    where, _, protocol = text.partition("/")
-    *front, container = where.rsplit(":", 2)
-    host_ip, host = (front[0], front[1]) if len(front) == 2 else ("", front[0] if front else "")
-    if not _number(container) or (host and not _number(host)):
-        raise _refuse("-p, --publish", text, f"invalid containerPort or hostPort: {where}")
-    if protocol not in ("", "tcp", "udp", "sctp"):
-        raise _refuse("-p, --publish", text, f"invalid proto: {protocol}")
-    port = Port(
-        host_ip=host_ip, host_port=int(host or 0), container_port=int(container), protocol=protocol or "tcp"
+    memory = run_options.size("-m, --memory", options["memory"])
+    return cri.LinuxContainerResources(
+        memory_limit_in_bytes=memory,
+        memory_swap_limit_in_bytes=run_options.swap(options["memory_swap"], memory),
+        cpu_period=100_000 if options["cpus"] else 0,
+        cpu_quota=int(options["cpus"] * 100_000),
+        cpu_shares=options["cpu_shares"],
+        cpuset_cpus=options["cpuset_cpus"],
+        oom_score_adj=options["oom_score_adj"],
     )
-    if port.host_port:
-        return port
-    return Port(
-        host_ip=host_ip,
-        host_port=free_port(port),
-        container_port=port.container_port,
-        protocol=port.protocol,
-    )
-
-
-def _number(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) <= PORT_MAX
-
-
-def _network(mode: str) -> str:
-    from podling.runtime.byhand.settings import DEFAULT_NETWORK
-
-    return DEFAULT_NETWORK if mode in ("", "default", "bridge") else mode
-
-
-def _mode(mode: str, what: str) -> str:
-    if mode in ("", "host") or (mode.startswith("container:") and mode != "container:"):
-        return mode
-    raise Refused(f"invalid {what} mode: {mode}", 125)
-
-
-def _restart(text: str) -> Restart:
-    from podling.runtime.byhand.settings import Restart
-
-    policy, _, retries = text.partition(":")
-    if policy not in ("no", "always", "on-failure", "unless-stopped"):
-        raise Refused(f"invalid restart policy: unknown policy '{policy}'", 125)
-    if retries and (policy != "on-failure" or not retries.isdecimal()):
-        raise Refused(f"invalid restart policy: maximum retry count cannot be used with {text!r}", 125)
-    return Restart(policy=policy, retries=int(retries or 0))
-
-
-def _bytes(text: str) -> int:
-    units = {"b": 0, "k": 10, "m": 20, "g": 30}
-    number, unit = (text[:-1], text[-1:].lower()) if text[-1:].isalpha() else (text, "b")
-    if not text:
-        return 0
-    if unit not in units or not number.isdecimal():
-        raise _refuse("-m, --memory", text, "invalid size")
-    return int(number) << units[unit]

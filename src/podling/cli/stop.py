@@ -13,18 +13,21 @@ if TYPE_CHECKING:
 
 
 @click.command("stop")
-@click.option("-t", "--time", "seconds", type=float, default=10.0, help="Seconds before it is killed.")
+@click.option("-t", "--time", "seconds", type=float, default=None, help="Seconds before it is killed.")
 @click.argument("names", nargs=-1, required=True, metavar="ID|NAME...")
-def command(seconds: float, names: tuple[str, ...]) -> int:
+def command(seconds: float | None, names: tuple[str, ...]) -> int:
     """Stop containers: the stop signal, and SIGKILL when the time is over.
 
     A container of a pod is started again by its node's agent.
     """
 
     async def one(hand: Hand, name: str) -> str:
+        from podling.runtime.byhand.settings import STOP_TIMEOUT_S
         from podling.runtime.byhand.stop import stop
 
-        await stop(hand, find(name), timeout_s=seconds)
+        seen = find(name)
+        usual = seen.settings.stop_timeout_s if seen.settings else STOP_TIMEOUT_S
+        await stop(hand, seen, timeout_s=usual if seconds is None else seconds)
         return name
 
     return for_each(names, one)

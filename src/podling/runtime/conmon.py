@@ -45,6 +45,8 @@ class ConmonOptions:
     """Run by conmon after it has written the exit code: absolute path and arguments. Empty: none."""
     kept: tuple[int, ...] = ()
     """Descriptors that stay open while conmon lives: locks. The container does not get them."""
+    log_max_bytes: int = 0
+    """A log that is larger is begun anew, without what was in it; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Conmon:
             # An fsync of the log at each end would make a busy disk part of every pod's death.
             "--no-sync-log",
         ]
+        if options.log_max_bytes:
+            argv.append(f"--log-size-max={options.log_max_bytes}")
         if options.terminal:
             argv.append("--terminal")
         if options.stdin:

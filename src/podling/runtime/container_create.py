@@ -175,20 +175,21 @@ def _prepare(core: Core, record: ContainerRecord, wanted: _Wanted) -> None:
         os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
 
 
+def user_request(context: cri.LinuxContainerSecurityContext, image_user: str) -> users.UserRequest:
+    return users.UserRequest(
+        image_user=image_user,
+        uid=context.run_as_user,
+        username=context.run_as_username,
+        gid=context.run_as_group,
+        groups=context.supplemental_groups,
+        merge_image_groups=context.supplemental_groups_policy is cri.SupplementalGroupsPolicy.Merge,
+    )
+
+
 def _user(lower: Path, wanted: _Wanted) -> cri.LinuxContainerUser:
     context = oci.security_context(wanted.config)
     try:
-        user = users.resolve(
-            lower,
-            users.UserRequest(
-                image_user=wanted.image.user,
-                uid=context.run_as_user,
-                username=context.run_as_username,
-                gid=context.run_as_group,
-                groups=context.supplemental_groups,
-                merge_image_groups=context.supplemental_groups_policy is cri.SupplementalGroupsPolicy.Merge,
-            ),
-        )
+        user = users.resolve(lower, user_request(context, wanted.image.user))
     except users.UnknownUserError as err:
         raise CRIError(Code.INVALID_ARGUMENT, str(err)) from err
     return cri.LinuxContainerUser(uid=user.uid, gid=user.gid, supplemental_groups=list(user.groups))

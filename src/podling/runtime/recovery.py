@@ -54,10 +54,10 @@ async def recover(core: Core) -> None:
 
 def _prepare(core: Core) -> None:
     core.paths.ensure()
-    _ensure_pause_rootfs(core)
+    ensure_pause_rootfs(core)
 
 
-def _ensure_pause_rootfs(core: Core) -> None:
+def ensure_pause_rootfs(core: Core) -> None:
     """One read-only root file system with /pause in it serves all sandboxes."""
     rootfs = core.paths.pause_rootfs
     program = core.pause_program

@@ -43,7 +43,7 @@ async def after(hand: Hand, container_id: str) -> None:
 async def _restart(hand: Hand, container_id: str) -> None:
     held = hand.load(container_id)
     record, settings = held.record, held.settings
-    if settings.stopped or not settings.restart.wanted(record.exit_code, settings.restarts):
+    if settings.stopped or settings.init or not settings.restart.wanted(record.exit_code, settings.restarts):
         return
     ran_s = (record.finished_at - record.started_at) / 1e9
     waited = 0 if ran_s > RESET_AFTER_S else settings.restarts

@@ -40,6 +40,7 @@ from podling.runtime.view import Seen, State, View
 
 NAMES = "names"
 """The lock under which names are given and networks made."""
+CLIENT = ".client"
 UNKNOWN_EXIT_CODE = 255
 
 
@@ -95,15 +96,24 @@ class Hand:
     @asynccontextmanager
     async def lock(self, name: str, *, shared: bool = False) -> AsyncIterator[None]:
         """Ends with the process that holds it, however that ends. Raises `NoSuchContainerError`."""
-        try:
-            fd = os.open(self._locks / name, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NoSuchContainerError(name) from None
+        fd = self._open_lock(name)
         try:
             await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
+
+    def _open_lock(self, name: str) -> int:
+        path, record = self._locks / name, self.paths.container_record(name.removesuffix(CLIENT))
+        # After a reboot the container is there and its locks, below /run, are not.
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if record.exists() else 0)
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            raise NoSuchContainerError(name) from None
+        if flags & os.O_CREAT and not record.exists():  # removed meanwhile, with the lock we have made again
+            path.unlink(missing_ok=True)
+        return fd
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody is at work on it."""
@@ -198,7 +208,7 @@ async def _first(*events: Coroutine[Any, Any, None]) -> None:
 
 def client_lock(container_id: str) -> str:
     """Shared by clients that still want to read the exit code of a container run with `--rm`."""
-    return f"{container_id}.client"
+    return container_id + CLIENT
 
 
 def _open(ref: ProcessRef | None) -> Process | None:

@@ -23,9 +23,10 @@ def write(hand: Hand, held: Held) -> None:
         return
     path = hand.paths.sandbox(held.id) / "hosts"
     if settings.network == "host":
-        path.write_bytes(Path(HOSTS).read_bytes() if Path(HOSTS).exists() else b"")
+        own = Path(HOSTS).read_text() if Path(HOSTS).exists() else ""
+        path.write_text(own + lines(settings.extras.hosts))
         return
-    path.write_text(text([(ip, settings.hostname) for ip in settings.ips]))
+    path.write_text(text([*((ip, settings.hostname) for ip in settings.ips), *settings.extras.hosts]))
     refresh(hand, settings.network)
 
 
@@ -34,11 +35,17 @@ def refresh(hand: Hand, network: str) -> None:
     if network == DEFAULT_NETWORK:
         return
     members = [seen for seen in hand.view.all() if seen.settings and seen.settings.network == network]
-    names = [(ip, seen.name) for seen in members for ip in _ips(seen)]
+    names = [(ip, _name(seen)) for seen in members for ip in _ips(seen)]
     for seen in members:
         path = hand.paths.sandbox(seen.id) / "hosts"
         if seen.settings and seen.settings.ips and path.exists():
-            path.write_text(text([*((ip, seen.settings.hostname) for ip in seen.settings.ips), *names]))
+            own = [(ip, seen.settings.hostname) for ip in seen.settings.ips]
+            path.write_text(text([*own, *seen.settings.extras.hosts, *names]))
+
+
+def _name(seen: Seen) -> str:
+    pod = seen.settings.pod_info if seen.settings else None
+    return pod.name if pod else seen.name
 
 
 def _ips(seen: Seen) -> list[str]:
@@ -46,4 +53,8 @@ def _ips(seen: Seen) -> list[str]:
 
 
 def text(names: list[tuple[str, str]]) -> str:
-    return "".join(f"{line}\n" for line in (*LOCAL, *(f"{ip}\t{name}" for ip, name in names)))
+    return "".join(f"{line}\n" for line in LOCAL) + lines(names)
+
+
+def lines(names: list[tuple[str, str]]) -> str:
+    return "".join(f"{ip}\t{name}\n" for ip, name in names)

@@ -27,7 +27,7 @@ from podling.cni.types import CNIError
 from podling.linux.netlink import Netlink
 from podling.runtime.byhand.errors import HandError
 from podling.runtime.byhand.hand import NAMES, Hand, Held
-from podling.runtime.byhand.settings import DEFAULT_NETWORK, Port, joined
+from podling.runtime.byhand.settings import DEFAULT_NETWORK, Extras, Port, joined
 from podling.runtime.core import in_thread
 from podling.runtime.state import remove_tree, write_whole
 from podling.runtime.view import Seen, State
@@ -184,6 +184,18 @@ async def remove(hand: Hand, wanted: str) -> str:
         return network.name
 
 
+async def prune(hand: Hand) -> list[str]:
+    """Remove every network that no container, running or not, is for; returns their names."""
+    async with hand.lock(NAMES):
+        wanted = {seen.settings.network for seen in hand.view.all() if seen.settings}
+        unused = [
+            one for one in list_networks(hand) if one.name not in wanted and one.name != DEFAULT_NETWORK
+        ]
+        for network in unused:
+            await in_thread(_remove, hand, network)
+    return [network.name for network in unused]
+
+
 def users_of(hand: Hand, network: Network) -> list[Seen]:
     """The containers that have an address of it now."""
     return [
@@ -217,7 +229,7 @@ async def attach(hand: Hand, held: Held) -> None:
         if name != DEFAULT_NETWORK:
             raise HandError(f"network {name} not found")
         await _default(hand)
-    await asyncio.to_thread(_ensure_plugins, hand)
+    await asyncio.to_thread(ensure_plugins, hand)
     async with hand.lock(NAMES):  # a port is given once
         await in_thread(_check_ports, hand, held)
         mappings = [
@@ -231,11 +243,19 @@ async def attach(hand: Hand, held: Held) -> None:
         ]
         capabilities = {"portMappings": mappings} if mappings else {}
         try:
-            result = await cni_of(hand, name).add(held.id, settings.netns, capability_args=capabilities)
+            result = await cni_of(hand, name).add(
+                held.id, settings.netns, args=_addresses(settings.extras), capability_args=capabilities
+            )
         except CNIError as err:
             raise HandError(f"failed to set up container networking: {err}") from err
         settings.ips = [str(address.ip) for address in result.addresses_of("eth0")]
         hand.save(held)
+
+
+def _addresses(extras: Extras) -> dict[str, str]:
+    """CNI_ARGS of `--ip` and `--mac-address` (CNI conventions, "CNI_ARGS")."""
+    wanted = {"IP": extras.ip, "MAC": extras.mac}
+    return {key: value for key, value in wanted.items() if value}
 
 
 async def _default(hand: Hand) -> None:
@@ -244,7 +264,7 @@ async def _default(hand: Hand) -> None:
             await in_thread(_create, hand, DEFAULT_NETWORK, "", "", False)
 
 
-def _ensure_plugins(hand: Hand) -> None:
+def ensure_plugins(hand: Hand) -> None:
     folder = hand.config.cni_bin_dirs[0]
     if not (folder / "portmap").exists():
         install(folder)

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import msgspec
 
+from podling.runtime.cri import messages as cri
+
 FILE = "settings.json"
 DEFAULT_NETWORK = "podling"
+STOP_TIMEOUT_S = 10.0
+"""Docker's: from the stop signal to SIGKILL."""
+SHARED = ("ipc", "net", "uts")
+"""What the containers of a pod share unless told otherwise; podman's."""
 JOINED = "container:"
 """Prefix of a mode that joins another container's namespace; followed by its ID once resolved."""
 
@@ -44,6 +50,46 @@ class Restart:
         return f"{self.policy}:{self.retries}" if self.retries else self.policy
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """`--ulimit`; -1: without limit."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What Docker's options say and the CRI's ContainerConfig has no word for."""
+
+    tmpfs: dict[str, str] = field(default_factory=dict)
+    """Path in the container -> mount options."""
+    ulimits: list[Ulimit] = field(default_factory=list)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    pids_limit: int = 0
+    shm_bytes: int = 0
+    """0: the runtime's default."""
+    dns: cri.DNSConfig | None = None
+    """None: the machine's own resolver."""
+    hosts: list[tuple[str, str]] = field(default_factory=list)
+    """(address, name) for /etc/hosts."""
+    ip: str = ""
+    mac: str = ""
+    log_max_bytes: int = 0
+    """conmon starts the log anew when it is larger; 0: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodInfo:
+    """Kept with the container that holds a pod's namespaces (its ID is the pod's): one write makes a pod."""
+
+    name: str
+    labels: dict[str, str] = field(default_factory=dict)
+    share: list[str] = field(default_factory=lambda: list(SHARED))
+    """Which namespaces the pod's containers join: of net, ipc, uts, pid."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Settings:
     """Modes are Docker's: `--network` NAME, host, none, container:ID; `--pid` and `--ipc` host, container:ID
@@ -56,6 +102,15 @@ class Settings:
     ports: list[Port] = field(default_factory=list)
     restart: Restart = Restart()
     auto_remove: bool = False
+    stop_timeout_s: float = STOP_TIMEOUT_S
+    extras: Extras = field(default_factory=Extras)
+    pod: str = ""
+    """ID of the pod it is in, empty for none; its own when it is the one that holds the namespaces."""
+    joins: list[str] = field(default_factory=list)
+    """Which namespaces of the pod's it joins."""
+    pod_info: PodInfo | None = None
+    init: bool = False
+    """Runs to its end before the pod's others start; who starts the pod applies its restart policy."""
 
     # what comes about
 

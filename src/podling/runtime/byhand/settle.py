@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from podling.cni.types import CNIError
@@ -46,8 +47,10 @@ async def release(hand: Hand, held: Held) -> None:
     settings = held.settings
     if settings.netns:
         cni = network.cni_of(hand, settings.network)
+        place = settings.netns if netns.is_netns(settings.netns) else None  # gone after a reboot
+        await asyncio.to_thread(network.ensure_plugins, hand)
         with suppress(CNIError):  # a network configuration that is gone has left nothing to undo
-            await cni.delete(held.id, settings.netns)
+            await cni.delete(held.id, place)
         await in_thread(netns.remove_netns, settings.netns)
         settings.netns, settings.ips = "", []
     await in_thread(mounts.unmount, hand.paths.shm(held.id))
