@@ -20,7 +20,7 @@ from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.cri.grpc_client import CRIClient
 from podling.runtime.cri.grpc_server import CRIServer
-from podling.runtime.cri.methods import METHOD_OF
+from podling.runtime.cri.methods import METHOD_OF, Method
 from podling.runtime.server import Runtime
 
 NOWHERE = "0123456789abcdef"
@@ -88,16 +88,12 @@ async def test_every_method(remote: Local) -> None:
     container_id = await remote.run(sandbox_id, "sleep", "1000")
     await _lists(remote, sandbox_id, container_id)
     await _processes(api, sandbox_id, container_id)
-    resources = cri.LinuxContainerResources(cpu_shares=512, memory_limit_in_bytes=64 * MIB)
-    await api.update_container_resources(
-        cri.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
-    )
-    await api.reopen_container_log(cri.ReopenContainerLogRequest(container_id=container_id))
+    await _metrics(api, sandbox_id, container_id)
+    await _updates(api, remote, sandbox_id, container_id)
     for _ in range(2):  # all four are idempotent
         await remote.stop(container_id)
         await api.remove_container(cri.RemoveContainerRequest(container_id=container_id))
         await remote.remove_sandbox(sandbox_id)
-    await _unimplemented(api, container_id)
 
     async with asyncio.timeout(5):
         while not _ended(events, container_id):  # noqa: ASYNC110 - what comes over the wire sets no event
@@ -169,52 +165,89 @@ async def _processes(api: Remote, sandbox_id: str, container_id: str) -> None:
     assert all(answer.url.startswith("http://127.0.0.1:") for answer in asked)
 
 
-async def _unimplemented(api: Remote, container_id: str) -> None:
-    calls = (
-        api.checkpoint_container(cri.CheckpointContainerRequest(container_id=container_id)),
-        api.list_metric_descriptors(cri.ListMetricDescriptorsRequest()),
-        api.list_pod_sandbox_metrics(cri.ListPodSandboxMetricsRequest()),
-        collect(api.stream_pod_sandbox_metrics(cri.StreamPodSandboxMetricsRequest())),
-        api.update_pod_sandbox_resources(cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=NOWHERE)),
+async def _metrics(api: Remote, sandbox_id: str, container_id: str) -> None:
+    descriptors = (await api.list_metric_descriptors(cri.ListMetricDescriptorsRequest())).descriptors
+    keys = {d.name: d.label_keys for d in descriptors}
+    assert len(keys) == len(descriptors)
+    (pod,) = (await api.list_pod_sandbox_metrics(cri.ListPodSandboxMetricsRequest())).pod_metrics
+    assert pod.pod_sandbox_id == sandbox_id
+    (container,) = pod.container_metrics
+    assert container.container_id == container_id
+    for metric in (*pod.metrics, *container.metrics):
+        assert len(metric.label_values) == len(keys[metric.name]), metric.name
+    streamed = await collect(api.stream_pod_sandbox_metrics(cri.StreamPodSandboxMetricsRequest()))
+    assert [p.pod_sandbox_id for part in streamed for p in part.pod_sandbox_metrics] == [sandbox_id]
+
+
+async def _updates(api: Remote, remote: Local, sandbox_id: str, container_id: str) -> None:
+    limits = cri.LinuxContainerResources(cpu_shares=512, memory_limit_in_bytes=64 * MIB)
+    await api.update_container_resources(
+        cri.UpdateContainerResourcesRequest(container_id=container_id, linux=limits)
     )
-    for call in calls:
-        with pytest.raises(CRIError):
-            await call
+    await api.update_pod_sandbox_resources(
+        cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=sandbox_id, resources=limits)
+    )
+    assert remote.runtime.core.sandbox(sandbox_id).record.config.linux.resources == limits
+    await api.reopen_container_log(cri.ReopenContainerLogRequest(container_id=container_id))
+    wanted = cri.CheckpointContainerRequest(container_id=container_id, location="/nowhere.tar")
+    with pytest.raises(CRIError, match=f"checkpoint/restore not supported: container '{container_id}'") as no:
+        await api.checkpoint_container(wanted)
+    assert no.value.code is Code.UNIMPLEMENTED
 
 
-@pytest.mark.parametrize(
-    ("attribute", "request_"),
-    [
-        ("pod_sandbox_status", cri.PodSandboxStatusRequest(pod_sandbox_id=NOWHERE)),
-        ("container_status", cri.ContainerStatusRequest(container_id=NOWHERE)),
-        ("start_container", cri.StartContainerRequest(container_id=NOWHERE)),
-        ("exec_sync", cri.ExecSyncRequest(container_id=NOWHERE, cmd=["id"])),
-        ("exec", cri.ExecRequest(container_id=NOWHERE, cmd=["id"], stdout=True)),
-        ("attach", cri.AttachRequest(container_id=NOWHERE, stdout=True)),
-        ("port_forward", cri.PortForwardRequest(pod_sandbox_id=NOWHERE)),
-        ("container_stats", cri.ContainerStatsRequest(container_id=NOWHERE)),
-        ("pod_sandbox_stats", cri.PodSandboxStatsRequest(pod_sandbox_id=NOWHERE)),
-        ("reopen_container_log", cri.ReopenContainerLogRequest(container_id=NOWHERE)),
-        (
-            "update_container_resources",
-            cri.UpdateContainerResourcesRequest(container_id=NOWHERE, linux=cri.LinuxContainerResources()),
-        ),
-        (
-            "create_container",
-            cri.CreateContainerRequest(
-                pod_sandbox_id=NOWHERE,
-                config=cri.ContainerConfig(
-                    metadata=cri.ContainerMetadata(name="web"), image=cri.ImageSpec(image=IMAGE)
-                ),
-            ),
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-async def test_what_is_not_there_is_named(remote: Local, attribute: str, request_: Any) -> None:
+ID_FIELDS = ("container_id", "pod_sandbox_id")
+IDEMPOTENT = {"stop_pod_sandbox", "remove_pod_sandbox", "stop_container", "remove_container"}
+"""CRI: what is gone already is a success."""
+BESIDES = {
+    "create_container": {
+        "config": cri.ContainerConfig(
+            metadata=cri.ContainerMetadata(name="web"), image=cri.ImageSpec(image=IMAGE)
+        )
+    },
+    "exec": {"cmd": ["id"], "stdout": True},
+    "exec_sync": {"cmd": ["id"]},
+    "attach": {"stdout": True},
+    "update_container_resources": {"linux": cri.LinuxContainerResources()},
+    "checkpoint_container": {"location": "/nowhere.tar"},
+}
+"""What a request needs to be valid but for its id."""
+
+
+def id_field(method: Method) -> str | None:
+    return next((name for name in ID_FIELDS if name in method.request_type.__struct_fields__), None)
+
+
+BY_ID = [method for method in METHOD_OF.values() if id_field(method)]
+
+
+@pytest.mark.parametrize("method", BY_ID, ids=lambda method: method.name)
+async def test_what_is_not_there_is_named(remote: Local, method: Method) -> None:
+    """Every method that takes an id, whichever the services have."""
+    request = method.request_type(**{id_field(method): NOWHERE, **BESIDES.get(method.attribute, {})})
+    call = getattr(remote.runtime, method.attribute)
+    if method.attribute in IDEMPOTENT:
+        assert await call(request) == method.response_type()
+        return
     with pytest.raises(CRIError, match=NOWHERE) as caught:
-        await getattr(remote.runtime, attribute)(request_)
+        await call(request)
     assert caught.value.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize("method", METHOD_OF.values(), ids=lambda method: method.name)
+async def test_an_empty_request_is_answered(remote: Local, method: Method) -> None:
+    """With a value or a code that says what is missing, and never by a failure of the server's own."""
+    if method.attribute == "get_container_events":
+        return  # waits for events
+    answer = getattr(remote.runtime, method.attribute)(method.request_type())
+    code = Code.OK
+    try:
+        await (collect(answer) if method.streams else answer)
+    except CRIError as err:
+        code = err.code
+    if id_field(method) and method.attribute not in IDEMPOTENT:
+        assert code is (Code.INVALID_ARGUMENT if method.attribute == "create_container" else Code.NOT_FOUND)
+    else:
+        assert code in (Code.OK, Code.INVALID_ARGUMENT)
 
 
 async def test_invalid_requests_have_their_code(remote: Local) -> None:
@@ -237,9 +270,12 @@ async def test_invalid_requests_have_their_code(remote: Local) -> None:
     assert caught.value.code is Code.NOT_FOUND
 
     container_id = await remote.run(sandbox_id, "sleep", "1000")
-    with pytest.raises(CRIError) as caught:
+    with pytest.raises(CRIError, match=container_id) as caught:
         await remote.start(container_id)
     assert caught.value.code is Code.FAILED_PRECONDITION
+    with pytest.raises(CRIError, match=container_id) as caught:
+        await remote.create(sandbox_id, "id", change=lambda c: setattr(c.metadata, "name", "c0"))
+    assert caught.value.code is Code.ALREADY_EXISTS
     with pytest.raises(CRIError) as caught:
         await api.exec(
             cri.ExecRequest(container_id=container_id, cmd=["id"], tty=True, stdout=True, stderr=True)

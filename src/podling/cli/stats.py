@@ -86,7 +86,8 @@ def _network(pid: int) -> tuple[int, int]:
         interfaces = parse_net_dev(Path(f"/proc/{pid}/net/dev").read_text())
     except OSError:
         return 0, 0
-    return sum(i.rx_bytes or 0 for i in interfaces), sum(i.tx_bytes or 0 for i in interfaces)
+    received, sent = ("receive_bytes", "transmit_bytes")
+    return sum(i[received] for i in interfaces.values()), sum(i[sent] for i in interfaces.values())
 
 
 def human(size: float, base: int) -> str:

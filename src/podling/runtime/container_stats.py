@@ -10,8 +10,9 @@ import os
 import time
 from pathlib import Path
 
+from podling.linux.cgroup_usage import Usage, read_usage
 from podling.linux.cgroups import Stats
-from podling.runtime.core import Container, Core, Sandbox, in_thread
+from podling.runtime.core import Container, Core, CpuMeter, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.sandbox_list import has_labels
 
@@ -59,7 +60,7 @@ async def list_pod_sandbox_stats(
 async def _of_container(core: Core, container: Container) -> cri.ContainerStats:
     record = container.record
     now = time.time_ns()
-    stats = core.cgroups.stats(record.cgroup)
+    stats, usage = core.cgroups.stats(record.cgroup), read_usage(core.cgroups, record.cgroup)
     upper = core.paths.layer(record.id) / "upper"
     used, inodes = await in_thread(disk_usage, upper)
     return cri.ContainerStats(
@@ -69,15 +70,16 @@ async def _of_container(core: Core, container: Container) -> cri.ContainerStats:
             labels=record.config.labels,
             annotations=record.config.annotations,
         ),
-        cpu=cri.CpuUsage(timestamp=now, usage_core_nano_seconds=stats.cpu_usage_ns),
-        memory=_memory(stats, now),
+        cpu=_cpu(container.cpu, stats, usage, now),
+        memory=_memory(stats, usage, now),
         writable_layer=cri.FilesystemUsage(
             timestamp=now,
             fs_id=cri.FilesystemIdentifier(mountpoint=str(core.paths.containers)),
             used_bytes=used,
             inodes_used=inodes,
         ),
-        swap=cri.SwapUsage(timestamp=now, swap_usage_bytes=stats.swap_bytes),
+        swap=_swap(stats, usage, now),
+        io=_io(usage, now),
     )
 
 
@@ -85,7 +87,8 @@ async def _of_sandbox(core: Core, sandbox: Sandbox) -> cri.PodSandboxStats:
     record = sandbox.record
     now = time.time_ns()
     # The pod's own cgroup counts pause and all containers, and what they left behind.
-    stats = core.cgroups.stats(str(Path(record.cgroup).parent))
+    pod = str(Path(record.cgroup).parent)
+    stats, usage = core.cgroups.stats(pod), read_usage(core.cgroups, pod)
     containers = [c for c in core.containers_of(sandbox.id) if c.running]
     network = await asyncio.to_thread(_network, sandbox, now)
     return cri.PodSandboxStats(
@@ -96,16 +99,63 @@ async def _of_sandbox(core: Core, sandbox: Sandbox) -> cri.PodSandboxStats:
             annotations=record.config.annotations,
         ),
         linux=cri.LinuxPodSandboxStats(
-            cpu=cri.CpuUsage(timestamp=now, usage_core_nano_seconds=stats.cpu_usage_ns),
-            memory=_memory(stats, now),
+            cpu=_cpu(sandbox.cpu, stats, usage, now),
+            memory=_memory(stats, usage, now),
             network=network,
             process=cri.ProcessUsage(timestamp=now, process_count=stats.pids),
             containers=[await _of_container(core, c) for c in containers],
+            io=_io(usage, now),
         ),
     )
 
 
-def _memory(stats: Stats, now: int) -> cri.MemoryUsage:
+def _cpu(meter: CpuMeter, stats: Stats, usage: Usage, now: int) -> cri.CpuUsage:
+    return cri.CpuUsage(
+        timestamp=now,
+        usage_core_nano_seconds=stats.cpu_usage_ns,
+        usage_nano_cores=meter.rate(stats.cpu_usage_ns, now),
+        psi=_psi(usage, "cpu"),
+    )
+
+
+def _swap(stats: Stats, usage: Usage, now: int) -> cri.SwapUsage:
+    available = None
+    if usage.swap_limit_bytes is not None and stats.swap_bytes is not None:
+        available = max(0, usage.swap_limit_bytes - stats.swap_bytes)
+    return cri.SwapUsage(timestamp=now, swap_usage_bytes=stats.swap_bytes, swap_available_bytes=available)
+
+
+def _io(usage: Usage, now: int) -> cri.IoUsage | None:
+    psi = _psi(usage, "io")
+    return cri.IoUsage(timestamp=now, psi=psi) if psi else None
+
+
+def _psi(usage: Usage, kind: str) -> cri.PsiStats | None:
+    """Pressure stall information; cgroup v1 has none."""
+    lines = usage.pressure.get(kind)
+    if not lines:
+        return None
+    return cri.PsiStats(
+        **{
+            name: cri.PsiData(total=s.total_us, avg10=s.avg10, avg60=s.avg60, avg300=s.avg300)
+            for name, s in lines.items()
+        }
+    )
+
+
+async def layers_usage(core: Core) -> cri.FilesystemUsage:
+    """Of all writable layers together: `container_filesystems` of ImageFsInfo."""
+    layers = [core.paths.layer(container_id) / "upper" for container_id in list(core.containers)]
+    used = [await in_thread(disk_usage, layer) for layer in layers]
+    return cri.FilesystemUsage(
+        timestamp=time.time_ns(),
+        fs_id=cri.FilesystemIdentifier(mountpoint=str(core.paths.containers)),
+        used_bytes=sum(size for size, _ in used),
+        inodes_used=sum(inodes for _, inodes in used),
+    )
+
+
+def _memory(stats: Stats, usage: Usage, now: int) -> cri.MemoryUsage:
     available = None
     if stats.memory_limit_bytes is not None and stats.working_set_bytes is not None:
         available = max(0, stats.memory_limit_bytes - stats.working_set_bytes)
@@ -117,19 +167,23 @@ def _memory(stats: Stats, now: int) -> cri.MemoryUsage:
         rss_bytes=stats.rss_bytes,
         page_faults=stats.page_faults,
         major_page_faults=stats.major_page_faults,
+        psi=_psi(usage, "memory"),
     )
 
 
 def _network(sandbox: Sandbox, now: int) -> cri.NetworkUsage | None:
-    """Counters of every interface of the pod; pause's view of /proc/net/dev is the namespace's."""
-    pause = sandbox.record.pause
-    if not sandbox.record.netns or pause is None:
+    if not sandbox.record.netns:
         return None
-    try:
-        text = Path(f"/proc/{pause.pid}/net/dev").read_text()
-    except OSError:
-        return None
-    interfaces = parse_net_dev(text)
+    interfaces = [
+        cri.NetworkInterfaceUsage(
+            name=name,
+            rx_bytes=counted["receive_bytes"],
+            rx_errors=counted["receive_errors"],
+            tx_bytes=counted["transmit_bytes"],
+            tx_errors=counted["transmit_errors"],
+        )
+        for name, counted in read_interfaces(sandbox).items()
+    ]
     return cri.NetworkUsage(
         timestamp=now,
         default_interface=next((i for i in interfaces if i.name == "eth0"), None),
@@ -137,22 +191,30 @@ def _network(sandbox: Sandbox, now: int) -> cri.NetworkUsage | None:
     )
 
 
-def parse_net_dev(text: str) -> list[cri.NetworkInterfaceUsage]:
+def read_interfaces(sandbox: Sandbox) -> dict[str, dict[str, int]]:
+    """Counters of every interface of the pod by name; pause's view of /proc/net/dev is the namespace's."""
+    pause = sandbox.record.pause
+    if not sandbox.record.netns or pause is None:
+        return {}
+    try:
+        return parse_net_dev(Path(f"/proc/{pause.pid}/net/dev").read_text())
+    except OSError:
+        return {}
+
+
+_COLUMNS = ("bytes", "packets", "errors", "packets_dropped")
+
+
+def parse_net_dev(text: str) -> dict[str, dict[str, int]]:
     """`man 5 proc`, "/proc/net/dev"; without lo."""
-    found = []
+    found = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")
-        rx_bytes, _, rx_errors, *_, tx_bytes, _, tx_errors = map(int, numbers.split()[:11])
+        columns = list(map(int, numbers.split()))
+        received = {f"receive_{what}": columns[i] for i, what in enumerate(_COLUMNS)}
+        sent = {f"transmit_{what}": columns[8 + i] for i, what in enumerate(_COLUMNS)}
         if name.strip() != "lo":
-            found.append(
-                cri.NetworkInterfaceUsage(
-                    name=name.strip(),
-                    rx_bytes=rx_bytes,
-                    rx_errors=rx_errors,
-                    tx_bytes=tx_bytes,
-                    tx_errors=tx_errors,
-                )
-            )
+            found[name.strip()] = received | sent
     return found
 
 

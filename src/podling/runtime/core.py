@@ -45,15 +45,32 @@ REMOVE_PAUSE_S = 0.002
 """Together a second; nearly always the first try does it."""
 
 
+class CpuMeter:
+    """From a counter of time used to how much of a core is used now: between one look and the next."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None
+
+    def rate(self, used_ns: int | None, now_ns: int) -> int | None:
+        """Nanoseconds of processor time a second; None at the first look."""
+        last, self._last = self._last, (used_ns, now_ns) if used_ns is not None else None
+        if last is None or used_ns is None or now_ns <= last[1]:
+            return None
+        return max(0, used_ns - last[0]) * 1_000_000_000 // (now_ns - last[1])
+
+
 class Sandbox:
     """A sandbox in memory."""
 
-    __slots__ = ("lock", "pause", "record")
+    __slots__ = ("cpu", "lock", "pause", "record")
 
     def __init__(self, record: SandboxRecord) -> None:
         self.record = record
         self.lock = asyncio.Lock()
         self.pause: Process | None = None
+        self.cpu = CpuMeter()
 
     @property
     def id(self) -> str:
@@ -69,7 +86,7 @@ class Sandbox:
 class Container:
     """A container in memory."""
 
-    __slots__ = ("conmon", "ended", "hold", "lock", "process", "record", "volume_holds")
+    __slots__ = ("conmon", "cpu", "ended", "hold", "lock", "process", "record", "volume_holds")
 
     def __init__(self, record: ContainerRecord) -> None:
         self.record = record
@@ -80,6 +97,7 @@ class Container:
         """Set once the exit is known."""
         self.hold: Hold | None = None
         """Keeps the image while the container is there."""
+        self.cpu = CpuMeter()
         self.volume_holds: list[Hold] = []
         """Keep the images of its image volumes."""
         if record.phase is ContainerPhase.EXITED:

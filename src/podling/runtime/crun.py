@@ -134,6 +134,11 @@ class Crun:
         parsed: dict[str, Any] = json.loads(done.output)
         return parsed
 
+    async def features(self) -> set[str]:
+        """What it is built with: `+SECCOMP`, `+CRIU`, ..."""
+        done = await self.runner.run([self.executable, "--version"])
+        return {word for word in done.output.split() if word.startswith("+")}
+
     async def update(self, container_id: str, resources: Path) -> None:
         """Apply `linux.resources` from a file to a running container."""
         await self._checked("update", f"--resources={resources}", container_id)

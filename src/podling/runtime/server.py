@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar
 
 from podling.runtime import (
+    checkpoint,
     container_create,
     container_list,
     container_remove,
@@ -21,6 +22,7 @@ from podling.runtime import (
     container_status,
     container_stop,
     exec_sync,
+    metrics,
     recovery,
     reopen_log,
     sandbox_list,
@@ -28,6 +30,7 @@ from podling.runtime import (
     sandbox_run,
     sandbox_status,
     sandbox_stop,
+    sandbox_update,
     status,
     update_resources,
 )
@@ -114,6 +117,11 @@ class Runtime(StoreImageService):
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest) -> cri.ListPodSandboxResponse:
         return await sandbox_list.list_pod_sandbox(self.core, request)
 
+    async def update_pod_sandbox_resources(
+        self, request: cri.UpdatePodSandboxResourcesRequest
+    ) -> cri.UpdatePodSandboxResourcesResponse:
+        return await _translated(sandbox_update.update_pod_sandbox_resources(self.core, request))
+
     async def stream_pod_sandboxes(
         self, request: cri.StreamPodSandboxesRequest
     ) -> AsyncIterator[cri.StreamPodSandboxesResponse]:
@@ -155,6 +163,11 @@ class Runtime(StoreImageService):
         self, request: cri.ReopenContainerLogRequest
     ) -> cri.ReopenContainerLogResponse:
         return await _translated(reopen_log.reopen_container_log(self.core, request))
+
+    async def checkpoint_container(
+        self, request: cri.CheckpointContainerRequest
+    ) -> cri.CheckpointContainerResponse:
+        return await _translated(checkpoint.checkpoint_container(self.core, request))
 
     # processes and streams
 
@@ -203,41 +216,31 @@ class Runtime(StoreImageService):
         listed = await self.list_pod_sandbox_stats(cri.ListPodSandboxStatsRequest(filter=request.filter))
         yield cri.StreamPodSandboxStatsResponse(pod_sandbox_stats=listed.stats)
 
+    async def image_fs_info(self, request: cri.ImageFsInfoRequest) -> cri.ImageFsInfoResponse:
+        answer = await super().image_fs_info(request)
+        answer.container_filesystems = [await container_stats.layers_usage(self.core)]
+        return answer
+
     def get_container_events(
         self, request: cri.GetEventsRequest
     ) -> AsyncIterator[cri.ContainerEventResponse]:
         return self.core.events.listen()
 
-    # not yet
-
-    async def checkpoint_container(
-        self, request: cri.CheckpointContainerRequest
-    ) -> cri.CheckpointContainerResponse:
-        raise _unimplemented("CheckpointContainer")
-
     async def list_metric_descriptors(
         self, request: cri.ListMetricDescriptorsRequest
     ) -> cri.ListMetricDescriptorsResponse:
-        raise _unimplemented("ListMetricDescriptors")
+        return await metrics.list_metric_descriptors(self.core, request)
 
     async def list_pod_sandbox_metrics(
         self, request: cri.ListPodSandboxMetricsRequest
     ) -> cri.ListPodSandboxMetricsResponse:
-        raise _unimplemented("ListPodSandboxMetrics")
+        return await metrics.list_pod_sandbox_metrics(self.core, request)
 
-    def stream_pod_sandbox_metrics(
+    async def stream_pod_sandbox_metrics(
         self, request: cri.StreamPodSandboxMetricsRequest
     ) -> AsyncIterator[cri.StreamPodSandboxMetricsResponse]:
-        raise _unimplemented("StreamPodSandboxMetrics")
-
-    async def update_pod_sandbox_resources(
-        self, request: cri.UpdatePodSandboxResourcesRequest
-    ) -> cri.UpdatePodSandboxResourcesResponse:
-        raise _unimplemented("UpdatePodSandboxResources")
-
-
-def _unimplemented(method: str) -> CRIError:
-    return CRIError(Code.UNIMPLEMENTED, f"unknown method {method} for service runtime.v1.RuntimeService")
+        listed = await self.list_pod_sandbox_metrics(cri.ListPodSandboxMetricsRequest())
+        yield cri.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=listed.pod_metrics)
 
 
 async def _translated(work: Awaitable[T]) -> T:

@@ -122,9 +122,11 @@ def test_network_counters() -> None:
         "    lo:     100       1    0    0    0     0          0         0      100       1    0    0\n"
         "  eth0:    1234      10    2    0    0     0          0         0     5678      20    3    0\n"
     )
-    assert parse_net_dev(text) == [
-        cri.NetworkInterfaceUsage(name="eth0", rx_bytes=1234, rx_errors=2, tx_bytes=5678, tx_errors=3)
-    ]
+    (name,) = parsed = parse_net_dev(text)
+    counted = parsed[name]
+    assert name == "eth0"
+    assert (counted["receive_bytes"], counted["receive_errors"]) == (1234, 2)
+    assert (counted["transmit_bytes"], counted["transmit_errors"]) == (5678, 3)
 
 
 def test_timings_summarise_by_phase() -> None:

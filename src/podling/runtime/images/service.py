@@ -7,8 +7,9 @@ loaded by the command line is seen at once, without a word between the processes
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -24,6 +25,7 @@ class StoreImageService:
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
+        self._inodes: dict[str, int] = {}
         self._pulls: dict[tuple[str, RegistryAuth | None], asyncio.Task[ImageRecord]] = {}
 
     async def list_images(self, request: cri.ListImagesRequest) -> cri.ListImagesResponse:
@@ -69,12 +71,22 @@ class StoreImageService:
         return cri.RemoveImageResponse()
 
     async def image_fs_info(self, request: cri.ImageFsInfoRequest) -> cri.ImageFsInfoResponse:
+        images = self._store.list()
         usage = cri.FilesystemUsage(
             timestamp=time.time_ns(),
             fs_id=cri.FilesystemIdentifier(mountpoint=str(self._store.image_dir)),
-            used_bytes=sum(record.size_bytes for record in self._store.list()),
+            used_bytes=sum(record.size_bytes for record in images),
+            inodes_used=await asyncio.to_thread(self._count_inodes, images),
         )
         return cri.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
+
+    def _count_inodes(self, images: Sequence[ImageRecord]) -> int:
+        """An image's files stay as they are, so each is walked once."""
+        for record in images:
+            if record.id not in self._inodes:
+                walk = os.walk(self._store.rootfs_path(record))
+                self._inodes[record.id] = sum(len(folders) + len(files) for _, folders, files in walk)
+        return sum(self._inodes[record.id] for record in images)
 
     def _resolve(self, ref: str) -> ImageRecord | None:
         try:
