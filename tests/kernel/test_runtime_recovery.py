@@ -5,17 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import pytest
-
-from kernel.runtime_local import PARENT, Local, make_config, running
+from kernel.runtime_local import PARENT, Local, running
 from podling.linux import mounts
 from podling.linux.processes import start_time
-from podling.runtime.config import RuntimeConfig
 from podling.runtime.cri import messages as cri
 from podling.runtime.names import new_id
 
@@ -87,62 +81,16 @@ async def test_unreadable_record_is_removed(local: Local) -> None:
     assert local.leftovers() == []
 
 
-AGENT = """
-import asyncio, os, sys
-from pathlib import Path
-from podling.runtime.server import Runtime
-from podling.runtime.cri import messages as cri
-from kernel.runtime_local import Local, make_config
-
-async def main(base, images):
-    config = make_config(base, images)
-    runtime = Runtime(config)
-    await runtime.start()
-    local = Local(config, runtime, base / "logs")
-    print("ready", flush=True)
-    while True:
-        async def pod():
-            sandbox_id = await local.sandbox()
-            await local.run(sandbox_id, "sleep", "4714")
-            return sandbox_id
-        ids = await asyncio.gather(*(pod() for _ in range(3)))
-        await asyncio.gather(*(local.remove_sandbox(i) for i in ids))
-
-asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
-"""
-
-
-@pytest.mark.parametrize("delay_ms", [3, 11, 19, 31, 47, 68, 95, 140])
-async def test_killed_at_any_moment(local: Local, image_dir: Path, tmp_path: Path, delay_ms: int) -> None:
-    base = tmp_path / "agent"
-    base.mkdir()
-    (base / "results").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    agent = subprocess.Popen(  # noqa: ASYNC220 - the victim
-        [sys.executable, "-c", AGENT, base, image_dir], env=environment, stdout=subprocess.PIPE
-    )
-    await asyncio.to_thread(agent.stdout.readline)
-    await asyncio.sleep(delay_ms / 1000)
-    agent.kill()
-    await asyncio.to_thread(agent.wait)
-    agent.stdout.close()
-    config = RuntimeConfig(
-        root_dir=base / "root",
-        run_dir=base / "run",
-        image_dir=image_dir,
-        cni_conf_dir=base / "net.d",
-        cni_bin_dirs=(base / "bin",),
-        cni_cache_dir=base / "results",
-        netns_dir=base / "netns",
-    )
-    other = Local(config, local.runtime, base / "logs")
-    await other.restart(stop=False)
-    for item in (await other.runtime.list_pod_sandbox(cri.ListPodSandboxRequest())).items:
-        await other.remove_sandbox(item.id)
-    await other.runtime.stop()
-    assert other.leftovers() == []
-    alive = [pid for pid in running("sleep 4714") if start_time(pid) is not None]
-    assert alive == []
-
-
-assert make_config  # used by the agent
+async def test_an_exec_that_is_waited_for_goes_on(local: Local) -> None:
+    """It is another process's, the command line's; what died with the runtime is ended: `kill_anywhere`."""
+    sandbox_id = await local.sandbox()
+    container_id = await local.run(sandbox_id, "sleep", "1000")
+    await local.create(sandbox_id, "true")  # one that may have been starting: helpers are looked for
+    waiting = asyncio.create_task(local.exec(container_id, "sh", "-c", "touch /begun; sleep 1; echo done"))
+    begun = local.runtime.core.paths.rootfs(container_id) / "begun"
+    while not begun.exists():  # noqa: ASYNC110 - the container makes it
+        await asyncio.sleep(0.01)
+    other = local.runtime
+    await local.restart(stop=False)
+    assert (await waiting).stdout == b"done\n"
+    await other.stop()

@@ -2,11 +2,15 @@
 
 `crun exec` stays beside the process, hands over our standard streams (or sends us the terminal it makes) and
 ends with its exit code. The process gets the container's own environment, user and rights.
+
+Each exec has a folder in the container's bundle, locked by whoever waits for it (agent or command line). When
+that one has died nobody will read the answer or keep the time limit: the next start of the runtime ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -23,8 +27,9 @@ from podling.runtime.container_start import explain_command
 from podling.runtime.core import Container, Core
 from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.spawn import start
-from podling.runtime.state import encode_json
+from podling.runtime.state import encode_json, remove_tree
 
+PREFIX = "exec-"
 PID_FILE_TIMEOUT_S = 5.0
 
 
@@ -35,6 +40,8 @@ class Exec:
     crun: Process
     folder: Path
     """Its own, below the bundle: process.json, pid."""
+    lock: int
+    """A descriptor of the folder that holds its lock."""
     log: Path
 
     @property
@@ -73,10 +80,10 @@ class Exec:
 
     def close(self) -> None:
         self.crun.close()
-        for name in ("process.json", "pid", "crun.log"):
-            (self.folder / name).unlink(missing_ok=True)
-        if self.folder.exists():
-            self.folder.rmdir()
+        remove_tree(self.folder)
+        fd, self.lock = self.lock, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 async def start_exec(
@@ -107,15 +114,22 @@ async def start_exec(
             f'failed to exec in container "{container.id}": OCI runtime exec failed: exec failed: '
             f"unable to start container process: {problem}",
         )
-    folder = bundle / f"exec-{names.new_id()[:12]}"
+    folder = bundle / f"{PREFIX}{names.new_id()[:12]}"
     folder.mkdir(mode=0o700)
-    (folder / "process.json").write_bytes(encode_json(process))
-    log = folder / "crun.log"
-    extra = [f"--console-socket={console_socket}"] if console_socket else []
-    argv = core.crun.exec_argv(container.id, folder / "process.json", folder / "pid", extra)
-    # Errors of crun itself go to a file: on standard error they would look like the command's words.
-    argv.insert(1, f"--log={log}")
-    return Exec(crun=await start(argv, files=files), folder=folder, log=log)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "process.json").write_bytes(encode_json(process))
+        log = folder / "crun.log"
+        extra = [f"--console-socket={console_socket}"] if console_socket else []
+        argv = core.crun.exec_argv(container.id, folder / "process.json", folder / "pid", extra)
+        # Errors of crun itself go to a file: on standard error they would look like the command's words.
+        argv.insert(1, f"--log={log}")
+        return Exec(crun=await start(argv, files=files), folder=folder, lock=lock, log=log)
+    except BaseException:
+        remove_tree(folder)
+        os.close(lock)
+        raise
 
 
 def failure(running: Exec) -> str:
@@ -123,6 +137,33 @@ def failure(running: Exec) -> str:
     if running.pid_file.exists():
         return ""
     return running.log.read_text(errors="replace").strip() if running.log.exists() else ""
+
+
+def abandoned(bundle: Path) -> list[Path]:
+    """Folders of execs that nobody waits for any more."""
+    found = []
+    for folder in bundle.glob(f"{PREFIX}*"):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append(folder)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(fd)
+    return found
+
+
+def end_abandoned(folder: Path, inside: Sequence[int]) -> None:
+    """Kill its process, if it is one of those in the container's cgroup, and forget it. Twice is fine.
+
+    Call when its `crun exec` is gone: that would go on and start one.
+    """
+    pid = _read_pid(folder / "pid")
+    if pid is not None and pid in inside:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    remove_tree(folder)
 
 
 def _opened(pid_file: Path) -> Process | None:

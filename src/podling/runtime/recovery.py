@@ -23,7 +23,7 @@ from podling.cni.types import CNIError
 from podling.linux import mounts, netns
 from podling.linux.pidfd import Process, command_line
 from podling.linux.processes import ProcessRef, reference
-from podling.runtime import container_create, container_exit, sandbox_events, sandbox_run
+from podling.runtime import container_create, container_exit, exec_process, sandbox_events, sandbox_run
 from podling.runtime.core import Container, Core, Sandbox, in_thread
 from podling.runtime.crun import OCIError
 from podling.runtime.images.errors import ImageError
@@ -40,10 +40,14 @@ async def recover(core: Core) -> None:
         _take_sandbox(core, sandbox_record)
     containers = sorted(core.records.containers(), key=lambda r: r.created_at)
     half_made = _unknown(core.paths.run_sandboxes, core.sandboxes)
+    execs = {record.id: exec_process.abandoned(core.paths.bundle(record.id)) for record in containers}
     conmons: dict[str, int] = {}
-    if half_made or any(record.phase is ContainerPhase.CREATED for record in containers):
+    if half_made or any(execs.values()) or any(r.phase is ContainerPhase.CREATED for r in containers):
         # Only then was a helper at work that we must stop before we look at what it has made.
         conmons = await _end_helpers(core)
+    for record in containers:
+        for folder in execs[record.id]:
+            exec_process.end_abandoned(folder, core.cgroups.procs(record.cgroup))
     for folder in half_made:
         await _unmake_sandbox(core, folder)
     for record in containers:
@@ -76,6 +80,7 @@ async def _end_helpers(core: Core) -> dict[str, int]:
     """Kill what crun of our last life is still at work: it would go on making what we are about to remove.
 
     Returns the conmons by container. They stay: one may watch over a container that has just been started.
+    So does an exec that another process waits for.
     """
     conmons: dict[str, int] = {}
     for entry in Path("/proc").iterdir():
@@ -83,9 +88,17 @@ async def _end_helpers(core: Core) -> dict[str, int]:
         root = core.crun.global_options[0]
         if f"--runtime-arg={root}" in words:
             conmons[next((w[6:] for w in words if w.startswith("--cid=")), "")] = int(entry.name)
-        elif root in words:
+        elif root in words and not _is_waited_for(words):
             await _kill(int(entry.name))
     return conmons
+
+
+def _is_waited_for(words: list[str]) -> bool:
+    """A `crun exec` of a living process."""
+    pid_file = next((Path(w[11:]) for w in words if w.startswith("--pid-file=")), Path())
+    folder = pid_file.parent
+    is_exec = folder.name.startswith(exec_process.PREFIX) and folder.exists()
+    return is_exec and folder not in exec_process.abandoned(folder.parent)
 
 
 async def _kill(pid: int) -> None:
