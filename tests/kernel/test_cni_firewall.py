@@ -12,7 +12,7 @@ import pytest
 from kernel.cni_chain_local import OUTSIDE_IP, Chain, dial, outside, tcp_server, unreachable
 from kernel.cni_local import Node
 from kernel.net_local import Namespaces, namespaces
-from podling.cni.plugins.meta import firewall_iptables
+from podling.cni.plugins import iptables
 from podling.cni.plugins.meta.firewall_nftables import FAMILY, TABLE
 from podling.cni.types import (
     CHECK_FAILED,
@@ -35,7 +35,7 @@ backends = pytest.mark.parametrize("backend", [pytest.param("iptables", marks=ne
 
 @pytest.fixture
 def node(tmp_path: Path, namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> Node:
-    monkeypatch.setattr(firewall_iptables, "LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(iptables, "LOCK", str(tmp_path / "lock"))
     return Node(tmp_path, namespaces)
 
 
@@ -163,7 +163,7 @@ def test_nftables_rules_are_the_containers_own(node: Node):
 
 
 def test_without_the_program_the_default_is_nftables(node: Node, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(firewall_iptables, "DIRECTORIES", ())
+    monkeypatch.setattr(iptables, "DIRECTORIES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     chain(node, "").add("c1", node.pod("pod"))
     assert "10.244.1.2" in rules(node, "nftables")

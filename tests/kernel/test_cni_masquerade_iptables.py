@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 
 from kernel.cni_local import Node
 from kernel.net_local import Namespaces, ask, echo_server, link_names, namespaces
+from podling.cni.plugins import iptables
 from podling.cni.plugins.main.masquerade import FAMILY, TABLE
-from podling.cni.types import KERNEL_REFUSED, CNIError
+from podling.cni.types import INVALID_CONFIG, CNIError
 from podling.linux import nft
+from podling.linux.netlink import Netlink
 from podling.linux.netns import run_in_netns
 
 __all__ = ["namespaces"]
@@ -50,11 +53,7 @@ def rules(node: Node) -> list[str]:
 def test_it_hides_a_pod_outside_its_subnet(node: Node, kind: str):
     neighbour = node.segment("wan0", "192.0.2.9/24")
     pod = node.pod("pod")
-    from podling.linux.netlink import Netlink
-
     with Netlink(node.netns) as nl:
-        import ipaddress
-
         nl.addr_add("wan0", ipaddress.ip_interface("192.0.2.1/24"))
     conf = masqueraded(node, kind)
     node.add("c1", pod, conf)
@@ -100,9 +99,10 @@ def test_del_and_gc_remove_only_what_is_stale(node: Node):
 
 def test_without_the_program_add_says_so_and_leaves_nothing(node: Node, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/none")
+    monkeypatch.setattr(iptables, "DIRECTORIES", ())
     pod = node.pod("pod")
-    with pytest.raises(CNIError, match="ipMasq: iptables-restore is not installed") as info:
+    with pytest.raises(CNIError, match="ipMasq: iptables-save is not installed") as info:
         node.add("c1", pod, masqueraded(node, "ptp"))
-    assert info.value.code == KERNEL_REFUSED
+    assert info.value.code == INVALID_CONFIG
     assert link_names(pod) == link_names(node.netns) == {"lo"}
     assert node.reserved() == {"last_reserved_ip.0", "last_reserved_ip.1"}

@@ -37,6 +37,7 @@ class Side:
 
     def __init__(self, node: Node, directory: Path) -> None:
         self._node, self._directory = node, directory
+        self.ours = directory == node.bin_dir
 
     def call(self, command: str, pod: Path, conf: dict[str, Any]) -> Any:
         status, answer = self._node.execute(
@@ -119,6 +120,41 @@ def test_firewall(node: Node, sides: tuple[Side, Side]):
     )
     assert "10.244.1.2" not in rules.stdout
     assert rules.stdout.count("-j CNI-FORWARD") == 1
+
+
+@needs_iptables
+def test_portmap(node: Node, sides: tuple[Side, Side]):
+    """Debian's knows no other backend than iptables."""
+    ports = [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8081, "containerPort": 81, "protocol": "tcp", "hostIP": "127.0.0.1"},
+        {"hostPort": 5353, "containerPort": 53, "protocol": "udp"},
+    ]
+    conf = {
+        "type": "portmap",
+        "runtimeConfig": {"portMappings": ports},
+        "conditionsV4": ["!", "-d", "192.0.2.7"],
+    }
+    maker, other = sides
+    pod = node.pod("pod")
+    dual = node.ipam("10.244.1.0/24", "fd00:10:244:1::/64")
+    previous = maker.call("ADD", pod, node.bridge(isDefaultGateway=True, ipam=dual))
+    seen = []
+    for adder, deleter in ((maker, other), (other, maker)):
+        adder.call("ADD", pod, conf | {"prevResult": previous})
+        seen.append(nat_rules(node))
+        # Their CHECK looks for rules of one family in the table of the other.
+        sides[0 if sides[0].ours else 1].call("CHECK", pod, conf | {"prevResult": previous})
+        deleter.call("DEL", pod, conf | {"prevResult": previous})
+        assert not any("CNI-DN-" in line for line in nat_rules(node))
+    assert seen[0] == seen[1]
+    assert sum("CNI-DN-" in line for line in seen[0]) == 12  # the chain, two ways there, nine rules
+
+
+def nat_rules(node: Node) -> list[str]:
+    command = ["nsenter", f"--net={node.netns}", "iptables-save", "-t", "nat"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return sorted(line for line in lines if "CNI-" in line)
 
 
 def test_sbr(node: Node, sides: tuple[Side, Side]):

@@ -127,11 +127,12 @@ def _conflist(folder: Path, network: Network) -> dict[str, Any]:
         "hairpinMode": True,
         "ipam": {"type": "host-local", "ranges": [[pool]], "dataDir": str(folder / "leases")},
     }
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"}
     return {
         "cniVersion": "1.0.0",
         # Not the bare name: a cluster's network may be called the same, and rules are known by it.
         "name": f"byhand-{network.name}",
-        "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}],
+        "plugins": [bridge, portmap],
         "podling": {"id": network.id, "created": network.created},
     }
 

@@ -5,35 +5,41 @@ A chained plugin: it takes the container's addresses from prevResult and the por
 the node itself (localhost too) and from containers. Connections whose answers would not come back through the
 node are masqueraded (`snat`).
 
-It reserves nothing: who owns a port is the caller's business. Works with nftables only; a configuration that
-says `"backend": "iptables"` gets the same effect on packets from nftables rules.
+It reserves nothing: who owns a port is the caller's business.
 
-Differs from upstream: `conditionsV4` and `conditionsV6` hold for the containers of their network only, where
-the reference's nftables backend lets the last ADD decide for all; and neighbours on the container's own
-subnet are masqueraded like the container itself, as the reference's iptables backend does.
+`backend` is `iptables` (chains CNI-HOSTPORT-*, as the reference plugin makes them; the default where the
+program is installed, unless a condition is written for nftables) or `nftables` (table `cni_hostport`). Of
+iptables alone is `externalSetMarkChain`, which marks what is to be masqueraded in a chain of somebody else's.
+
+Differs from upstream, in nftables: `conditionsV4` and `conditionsV6` hold for the containers of their network
+only, where the reference lets the last ADD decide for all; neighbours on the container's own subnet are
+masqueraded like the container itself, as with iptables; the usual conditions of iptables and `markMasqBit`
+are understood too.
 """
 
 from __future__ import annotations
 
 import ipaddress
 
-from podling.cni.plugins import nft_rules, skel
+from podling.cni.plugins import iptables, skel
 from podling.cni.plugins.meta import portmap_rules
 from podling.cni.plugins.meta.chained import Keys, chained_result, container_ips
-from podling.cni.plugins.meta.portmap_rules import TABLE, PortmapConf, PortMapping
-from podling.cni.types import CHECK_FAILED, IO_FAILURE, UNSUPPORTED_FIELD, Args, CNIError, ConfigError, Result
-from podling.linux import nft
+from podling.cni.plugins.meta.portmap_rules import PortmapConf, PortMapping
+from podling.cni.types import CHECK_FAILED, IO_FAILURE, Args, CNIError, ConfigError, Result
 from podling.linux.netlink import Netlink, NetlinkError, conntrack, routes, rules
+from podling.linux.record import replace
 from podling.linux.sysctl import ensure_sysctl, read_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
     from typing import Any
 
     from podling.cni.types import IPAddress, IPInterface
 
 PORT_MAX = 65535
+BACKENDS = ("iptables", "nftables")
 
 
 def parse(args: Args) -> PortmapConf:
@@ -42,28 +48,55 @@ def parse(args: Args) -> PortmapConf:
     if mark_bit is not None and not 0 <= mark_bit <= 31:
         options.fault("MasqMarkBit must be between 0 and 31")
     chain = options.get("externalSetMarkChain", str, "")
+    if chain.strip(skel.NAME_CHARACTERS) or len(chain) > 28:
+        options.fault(f"externalSetMarkChain: {chain!r} is no name of a chain")
     if chain and mark_bit is not None:
         options.fault("Cannot specify externalSetMarkChain and markMasqBit")
-    backend = options.get("backend", str, "") or "nftables"
-    if backend not in ("iptables", "nftables"):
-        options.fault(f"unrecognized backend {backend!r}: it must be nftables (or iptables, taken for it)")
     snat = options.maybe("snat", bool)
     conf = PortmapConf(
         mappings=tuple(_mappings(options)),
         snat=snat is not False,
         masq_all=options.get("masqAll", bool, False),
         mark_bit=mark_bit,
+        set_mark_chain=chain,
         conditions_v4=options.texts("conditionsV4"),
         conditions_v6=options.texts("conditionsV6"),
+        backend=options.get("backend", str, ""),
     )
+    conf = replace(conf, backend=_backend(options, conf))
     options.done()
-    if chain:
-        raise CNIError(
-            UNSUPPORTED_FIELD,
-            "portmap: externalSetMarkChain is not supported",
-            "it names a chain of iptables; use markMasqBit, or leave both away",
-        )
     return conf
+
+
+def _backend(options: Keys, conf: PortmapConf) -> str:
+    """The one that is named, or else the one that the other options and the machine ask for."""
+    # No condition of nftables begins like an option or a negated one.
+    conditions = (conf.conditions_v4, conf.conditions_v6)
+    for_nftables = any(words and words[0] != "!" and words[0][:1] != "-" for words in conditions)
+    chosen = conf.backend
+    if not chosen:
+        has_iptables = iptables.available() or conf.set_mark_chain
+        chosen = "iptables" if has_iptables and not for_nftables else "nftables"
+    if chosen not in BACKENDS:
+        options.fault(f"unrecognized backend {chosen!r}: it must be one of {', '.join(BACKENDS)}")
+    elif chosen == "iptables" and for_nftables:
+        options.fault("iptables backend was requested but the conditions are for nftables")
+    elif chosen == "nftables" and conf.set_mark_chain:
+        options.fault("nftables backend cannot be used with externalSetMarkChain, which is of iptables")
+    if chosen == "iptables" and any("\n" in word for words in conditions for word in words):
+        options.fault("a condition must not contain a line break")
+    return chosen
+
+
+def _module(backend: str) -> ModuleType:
+    # Imported when it is used: the other one need not even be installed.
+    if backend == "iptables":
+        from podling.cni.plugins.meta import portmap_iptables
+
+        return portmap_iptables
+    from podling.cni.plugins.meta import portmap_nftables
+
+    return portmap_nftables
 
 
 def _mappings(options: Keys) -> list[PortMapping]:
@@ -112,33 +145,21 @@ def _add(args: Args) -> Result:
         return previous
     try:
         for address in _addresses(args, previous):
-            _forward(conf, args.container_id, address)
+            _forward(conf, args, address)
     except BaseException:
-        _remove(args.container_id)
+        _module(conf.backend).remove(args)
         raise
     return previous
 
 
-def _forward(conf: PortmapConf, container_id: str, address: IPInterface) -> None:
-    if not conf.mappings_of(address.version):
+def _forward(conf: PortmapConf, args: Args, address: IPInterface) -> None:
+    mappings = conf.mappings_of(address.version)
+    if not mappings:
         return
-    family = portmap_rules.family_of(address.version)
-    wanted = "".join(
-        f'add rule {family} {TABLE} {chain} {text} comment "{container_id}"\n'
-        for chain, text in portmap_rules.compute_rules(conf, address)
-    )
-
-    def attempt() -> None:
-        listing = nft.list_table(family, TABLE)
-        present = nft_rules.chain_rules(listing)
-        own = [rule for rule in present if rule.comment == container_id and str(address.ip) in rule.text]
-        base = "" if portmap_rules.has_base(listing, present) else portmap_rules.base(family)
-        nft.run(base + nft_rules.deletions(family, TABLE, own) + wanted)
-
-    nft_rules.retrying("unable to set up nftables rules for port mappings", attempt)
+    _module(conf.backend).add(conf, args, address)
     if conf.snat and address.version == 4:
         _route_localnet(address.ip)
-    _forget_connections(conf.mappings_of(address.version), address.version)
+    _forget_connections(mappings, address.version)
 
 
 def _route_localnet(address: IPAddress) -> None:
@@ -173,20 +194,15 @@ def _forget_connections(mappings: Sequence[PortMapping], version: int) -> None:
 
 
 def _delete(args: Args) -> None:
-    """By the rules' comment alone: neither prevResult nor the ports need to be known any more."""
-    _remove(args.container_id)
+    """By the container ID alone. Where no backend is named, ADD may have chosen the other one.
 
-
-def _remove(container_id: str) -> None:
-    for family in ("ip", "ip6"):
-
-        def attempt(family: str = family) -> None:
-            present = nft_rules.chain_rules(nft.list_table(family, TABLE))
-            own = [rule for rule in present if rule.comment == container_id]
-            if own:
-                nft.run(nft_rules.deletions(family, TABLE, own))
-
-        nft_rules.retrying("error deleting nftables rules", attempt)
+    Two programs an address family are not started for a container that has no mappings.
+    """
+    named = str(args.conf.get("backend") or "")
+    if named != "iptables":
+        _module("nftables").remove(args)
+    if named != "nftables" and (args.conf.get("runtimeConfig") or {}).get("portMappings"):
+        _module("iptables").remove(args)
 
 
 def _check(args: Args) -> None:
@@ -196,32 +212,9 @@ def _check(args: Args) -> None:
         raise ConfigError("Required prevResult missing")
     for address in _addresses(args, previous):
         if conf.mappings_of(address.version):
-            _check_address(conf, args.container_id, address)
-
-
-def _check_address(conf: PortmapConf, container_id: str, address: IPInterface) -> None:
-    listing = nft_rules.listed(portmap_rules.family_of(address.version), TABLE)
-    present = nft_rules.chain_rules(listing)
-    if not portmap_rules.has_base(listing, present):
-        raise CNIError(CHECK_FAILED, f"nftables table {TABLE} is gone or incomplete")
-    own = [rule for rule in present if rule.comment == container_id and str(address.ip) in rule.text]
-    target = str(address.ip) if address.version == 4 else f"[{address.ip}]"
-    for mapping in conf.mappings_of(address.version):
-        parts = (
-            f"{mapping.protocol} dport {mapping.host_port} ",
-            f"dnat to {target}:{mapping.container_port}",
-        )
-        if not any(rule.chain == mapping.chain and all(p in rule.text for p in parts) for rule in own):
-            raise CNIError(
-                CHECK_FAILED, f'missing hostport rules in "{mapping.chain}" chain: {" ".join(parts)}'
-            )
-    expected = portmap_rules.compute_rules(conf, address)
-    for chain in (portmap_rules.MASQUERADING,):
-        count = sum(1 for name, _ in expected if name == chain)
-        if sum(1 for rule in own if rule.chain == chain) < count:
-            raise CNIError(CHECK_FAILED, f'missing hostport rules in "{chain}" chain')
-    if conf.snat and address.version == 4:
-        _check_localnet(address.ip)
+            _module(conf.backend).check(conf, args, address)
+            if conf.snat and address.version == 4:
+                _check_localnet(address.ip)
 
 
 def _check_localnet(address: IPAddress) -> None:

@@ -52,14 +52,16 @@ class PortmapConf:
     snat: bool = True
     masq_all: bool = False  # masquerade all mapped traffic, not only that of the node and the own subnet
     mark_bit: int | None = None  # masquerade by this bit of the packet mark instead of by address
+    set_mark_chain: str = ""  # or by this chain of somebody else's; iptables only
     conditions_v4: tuple[str, ...] = ()
     conditions_v6: tuple[str, ...] = ()
+    backend: str = ""
 
     def mappings_of(self, version: int) -> list[PortMapping]:
         return [mapping for mapping in self.mappings if mapping.applies_to(version)]
 
-    def conditions(self, version: int) -> str:
-        return translate_conditions(self.conditions_v4 if version == 4 else self.conditions_v6, version)
+    def conditions_of(self, version: int) -> tuple[str, ...]:
+        return self.conditions_v4 if version == 4 else self.conditions_v6
 
 
 def family_of(version: int) -> str:
@@ -100,7 +102,7 @@ def compute_rules(conf: PortmapConf, address: IPInterface) -> list[tuple[str, st
     rules: list[tuple[str, str]] = []
     ip = family_of(address.version)
     target = str(address.ip) if address.version == 4 else f"[{address.ip}]"
-    conditions = conf.conditions(address.version)
+    conditions = translate_conditions(conf.conditions_of(address.version), address.version)
     for mapping in conf.mappings_of(address.version):
         match = f"{ip} daddr {mapping.host_ip} " if mapping.chain == HOST_IP_PORTS else ""
         match += f"{mapping.protocol} dport {mapping.host_port} "
