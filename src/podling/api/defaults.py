@@ -70,7 +70,7 @@ def _pod(obj: Object) -> None:
             for port in container.get("ports", ()):
                 if not port.get("hostPort"):
                     port["hostPort"] = port.get("containerPort", 0)
-    _admit_pod(spec)
+    _admit_pod(spec, static=_is_static(obj))
 
 
 def default_pod_spec(spec: Object) -> None:
@@ -95,8 +95,16 @@ def default_pod_spec(spec: Object) -> None:
         constraint.setdefault("nodeTaintsPolicy", "Ignore")
 
 
-def _admit_pod(spec: Object) -> None:
-    if not spec.get("serviceAccountName"):
+def _is_static(obj: Object) -> bool:
+    """A static pod, or the mirror of one."""
+    annotations = (obj.get("metadata") or {}).get("annotations") or {}
+    source = annotations.get("kubernetes.io/config.source", "api")
+    return "kubernetes.io/config.mirror" in annotations or source != "api"
+
+
+def _admit_pod(spec: Object, *, static: bool) -> None:
+    # Upstream's admission leaves mirror pods alone: a static pod has no service account.
+    if not spec.get("serviceAccountName") and not static:
         spec["serviceAccountName"] = spec["serviceAccount"] = "default"
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")

@@ -50,6 +50,7 @@ def list_item(resource: Resource, entry: Entry) -> bytes:
 
 class _Metadata(TypedDict, total=False):
     name: str
+    uid: str
     namespace: str
     labels: dict[str, str]
     deletionTimestamp: str

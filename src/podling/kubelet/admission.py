@@ -25,14 +25,9 @@ def admit(
 ) -> Failure | None:
     """None when it may. `others`: what each pod that holds resources on the node has asked for;
     `taken_ports`: the ports of the node they hold, as `host_ports` gives them."""
-    wanted = list(host_ports(pod))
-    if wanted and any(host_ports_clash(one, other) for other in taken_ports for one in wanted):
-        return Failure(reason="NodePorts", message="Pod was rejected: Predicate NodePorts failed")
-    spec = pod.spec or core_v1.PodSpec()
-    if not allow_privileged and any(map(_is_privileged, [*spec.init_containers, *spec.containers])):
-        uid = pod.metadata.uid
-        text = f'pod with UID "{uid}" specified privileged container, but is disallowed'
-        return Failure(reason="Forbidden", message=f"Pod was rejected: {text}")
+    refused = admit_static(pod, allow_privileged=allow_privileged, taken_ports=taken_ports)
+    if refused is not None:
+        return refused
     max_pods = parse_quantity(allocatable["pods"])
     if len(others) + 1 > max_pods:
         return _rejection("pods", Decimal(1), Decimal(len(others)), max_pods)
@@ -41,6 +36,21 @@ def admit(
         capacity = parse_quantity(allocatable.get(name, "0"))
         if amount > 0 and used + amount > capacity:
             return _rejection(name, amount, used, capacity)
+    return None
+
+
+def admit_static(
+    pod: core_v1.Pod, *, allow_privileged: bool, taken_ports: Iterable[tuple[str, str, int]]
+) -> Failure | None:
+    """What holds for static pods too. Differs from upstream, which ends other pods where a static one finds
+    no room: here it starts beside them."""
+    spec = pod.spec or core_v1.PodSpec()
+    if not allow_privileged and any(map(_is_privileged, [*spec.init_containers, *spec.containers])):
+        text = f'pod with UID "{pod.metadata.uid}" specified privileged container, but is disallowed'
+        return Failure(reason="Forbidden", message=f"Pod was rejected: {text}")
+    wanted = list(host_ports(pod))
+    if wanted and any(host_ports_clash(one, other) for other in taken_ports for one in wanted):
+        return Failure(reason="NodePorts", message="Pod was rejected: Predicate NodePorts failed")
     return None
 
 

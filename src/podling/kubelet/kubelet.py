@@ -3,6 +3,7 @@
 Wires the parts and owns their tasks:
 
     informer (pods of this node) ─▶ pod manager ─▶ a worker a pod ─▶ runtime (CRI)
+    manifests (static pods) ──────▶      │              │
     PLEG (runtime events) ────────▶      │              │
                                          │              └─▶ status manager ─▶ API
     node reporter, lease ─▶ API          └─ 10250 server: logs, exec, attach, port-forward
@@ -18,6 +19,7 @@ import logging
 import time
 
 from podling.api import core_v1
+from podling.api.pods import is_mirror
 from podling.client.client import Client
 from podling.client.events import EventRecorder
 from podling.client.informer import Informer
@@ -25,7 +27,7 @@ from podling.kubelet.allocatable import node_allocatable
 from podling.kubelet.backoff import Backoff
 from podling.kubelet.cgroups import PodCgroups
 from podling.kubelet.config import KubeletConfig
-from podling.kubelet.events import PodEvents
+from podling.kubelet.events import WARNING, PodEvents
 from podling.kubelet.images import ImageManager
 from podling.kubelet.lease import NodeLease
 from podling.kubelet.machine_info import MachineInfo, read_machine_info
@@ -36,6 +38,8 @@ from podling.kubelet.pod_manager import PodManager
 from podling.kubelet.server.server import KubeletServer
 from podling.kubelet.services import PodServices
 from podling.kubelet.standalone import NoServer
+from podling.kubelet.static_pods.mirror import MirrorPods
+from podling.kubelet.static_pods.sources import StaticPodSources
 from podling.kubelet.status_manager import StatusManager
 from podling.kubelet.userns import UserNamespaces
 from podling.runtime.cri.service import ImageService, RuntimeService
@@ -89,13 +93,22 @@ class Kubelet:
         manager = PodManager(services, tasks)
         pleg = PLEG(self._runtime, manager.on_runtime_change, manager.on_runtime_listed)
         server = KubeletServer(config, self._runtime, manager, pleg)
+        static = StaticPodSources(
+            config,
+            manager.set_static,
+            lambda why: events.node(config.node_name, WARNING, "InvalidManifest", why),
+        )
         await server.start()
         try:
             tasks.create_task(pleg.run(), name="PLEG")
             tasks.create_task(self._look_again(manager), name="sync")
-            if not self._standalone:
+            # Before anything is asked of the API server: it may itself be one of them.
+            static.start(tasks)
+            if self._standalone:
+                await static.wait_ready()
+            else:
                 tasks.create_task(recorder.run(), name="events")
-                await self._follow_api(tasks, manager, cluster_services, events, machine)
+                await self._follow_api(tasks, manager, static, cluster_services, events, machine)
             await pleg.wait_listed()
             await manager.end_orphans()
             await asyncio.Event().wait()
@@ -112,14 +125,28 @@ class Kubelet:
         self,
         tasks: asyncio.TaskGroup,
         manager: PodManager,
+        static: StaticPodSources,
         cluster_services: Informer[core_v1.Service],
         events: PodEvents,
         machine: MachineInfo,
     ) -> None:
-        """Return when the pods of this node are known from the API."""
+        """Return when the pods of this node are known, from the API and from manifests."""
         config = self._config
+        mirrors = MirrorPods(
+            self._client,
+            config.node_name,
+            static_pod=manager.static_pod,
+            present=manager.has_static,
+            on_mirror=manager.on_mirror,
+        )
+        manager.on_static_changed = mirrors.look
+
+        def on_pod(old: core_v1.Pod | None, new: core_v1.Pod | None) -> None:
+            mirrored = any(pod is not None and is_mirror(pod) for pod in (old, new))
+            (mirrors if mirrored else manager).on_pod(old, new)
+
         pods = Informer(self._client, core_v1.Pod, field_selector=f"spec.nodeName={config.node_name}")
-        pods.add_handler(manager.on_pod)
+        pods.add_handler(on_pod)
         node = NodeReporter(config, self._client, self._runtime, self._images, events, machine)
         tasks.create_task(node.run(), name="node status")
         tasks.create_task(cluster_services.run(), name="service informer")
@@ -130,3 +157,5 @@ class Kubelet:
         tasks.create_task(NodeLease(config, self._client).run(), name="node lease")
         await pods.wait_synced()
         log.info("node %s: %d pods from the API", config.node_name, len(pods.store))
+        await static.wait_ready()
+        tasks.create_task(mirrors.run(), name="mirror pods")

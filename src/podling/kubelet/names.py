@@ -18,6 +18,8 @@ from podling.kubelet.config import KubeletConfig
 PodUID = NewType("PodUID", str)
 SandboxID = NewType("SandboxID", str)
 ContainerID = NewType("ContainerID", str)
+FullName = tuple[str, str]
+"""Namespace and name."""
 
 POD_NAME_LABEL = "io.kubernetes.pod.name"
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
@@ -47,6 +49,11 @@ def pod_namespace(pod: core_v1.Pod) -> str:
 def pod_key(pod: core_v1.Pod) -> str:
     """`namespace/name`, as kubectl users write it."""
     return f"{pod_namespace(pod)}/{pod.metadata.name}"
+
+
+def full_name(pod: core_v1.Pod) -> FullName:
+    """What of a pod's identity a static pod and its mirror have in common."""
+    return pod_namespace(pod), pod.metadata.name or ""
 
 
 def pod_full(pod: core_v1.Pod) -> str:

@@ -1,22 +1,25 @@
 """Which pods this node should run, and a worker for each.
 
-The informer says what the API wants, the PLEG that something changed in the runtime. Pods the runtime or
-the disk has but the API does not (deleted while the kubelet was down) get a worker too, which only ends
-them; never before the first list is complete, or a slow API server would cost running pods their lives.
+The informer says what the API wants, manifests which static pods there are, the PLEG that something changed
+in the runtime. Pods the runtime or the disk has but neither of the first two (deleted while the kubelet was
+down) get a worker too, which only ends them; never before both have been heard in full, or a slow API server
+would cost running pods their lives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+
+from msgspec import structs
 
 from podling.api import core_v1, meta_v1
 from podling.api.pods import host_ports, is_deleting, is_terminal, pod_requests, qos_class
 from podling.kubelet import names
-from podling.kubelet.admission import admit
-from podling.kubelet.pod_worker import PodWorker
+from podling.kubelet.admission import admit, admit_static
+from podling.kubelet.pod_worker import PodWorker, WorkerState
 from podling.kubelet.runtime_state import list_pod_uids
 from podling.kubelet.services import PodServices
 from podling.kubelet.status import Failure
@@ -36,8 +39,12 @@ class PodManager:
         self._tasks = tasks
         self._workers: dict[names.PodUID, PodWorker] = {}
         self._requests: dict[names.PodUID, Mapping[str, Decimal]] = {}
+        self._static: dict[str, dict[names.FullName, core_v1.Pod]] = {}
+        self._static_names: dict[names.PodUID, names.FullName] = {}
         self._sharing = False
         self._synced = False
+        self.on_static_changed: Callable[[names.FullName], None] = lambda key: None
+        """Told of the name of a static pod that came, changed or went."""
 
     # From the API
 
@@ -55,6 +62,66 @@ class PodManager:
 
     def pods(self) -> list[core_v1.Pod]:
         return [worker.pod for worker in self._workers.values()]
+
+    def known(self) -> list[core_v1.Pod]:
+        """Every pod with its newest status, whether or not the API has it already."""
+        return [structs.replace(w.pod, status=w.status) for w in self._workers.values()]
+
+    # From manifests
+
+    def set_static(self, source: str, pods: Sequence[core_v1.Pod]) -> None:
+        """These are all the pods of this source now."""
+        before = self._static.get(source, {})
+        wanted = {names.full_name(pod): pod for pod in pods}
+        self._static[source] = wanted
+        for key in before.keys() | wanted.keys():
+            self._settle_static(key)
+
+    def static_pod(self, key: names.FullName) -> core_v1.Pod | None:
+        """The one of that name that should run."""
+        return next((pods[key] for pods in self._static.values() if key in pods), None)
+
+    def has_static(self, key: names.FullName) -> bool:
+        """Whether a static pod of that name runs, or still has something on the node."""
+        return key in self._static_names.values()
+
+    def on_mirror(self, static: core_v1.Pod, mirror: core_v1.Pod | None) -> None:
+        """What the API has of a static pod."""
+        uid = names.pod_uid(static)
+        worker = self._workers.get(uid)
+        if worker is None:
+            return
+        self._services.statuses.set_mirror(uid, mirror)
+        if mirror is not None and mirror.status is not None:
+            worker.remember(mirror.status)
+
+    def _settle_static(self, key: names.FullName) -> None:
+        """One pod of a name at a time: a changed manifest's waits until its predecessor has ended."""
+        wanted = self.static_pod(key)
+        others = [uid for uid, name in self._static_names.items() if name == key]
+        for uid in others:
+            if wanted is None or uid != names.pod_uid(wanted):
+                self._workers[uid].removed(hurry=False)
+        if wanted is not None:
+            worker = self._workers.get(names.pod_uid(wanted))
+            if worker is not None and not worker.is_removed:
+                worker.update(wanted)
+            elif not others:
+                self._add_static(key, wanted)
+        self.on_static_changed(key)
+
+    def _add_static(self, key: names.FullName, pod: core_v1.Pod) -> None:
+        rejected = admit_static(
+            pod,
+            allow_privileged=self._services.config.allow_privileged,
+            taken_ports=[port for other in self.pods() for port in host_ports(other)],
+        )
+        if rejected is not None:
+            self._tell_rejected(pod, rejected)
+        uid = names.pod_uid(pod)
+        self._static_names[uid] = key
+        self._services.statuses.await_mirror(pod)
+        self._run(PodWorker(self._services, pod, rejected=rejected))
 
     def find(self, namespace: str, name: str) -> core_v1.Pod | None:
         """The pod of that name; of namesakes the one that is not being deleted."""
@@ -140,6 +207,10 @@ class PodManager:
                 del self._workers[uid]
                 del self._requests[uid]
                 self._share_processor()
+                key = self._static_names.pop(uid, None)
+                # Not when the kubelet ends, and with it all workers.
+                if key is not None and worker.state is WorkerState.GONE:
+                    self._settle_static(key)
 
         return forget
 

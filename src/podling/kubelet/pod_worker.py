@@ -77,6 +77,7 @@ class PodWorker:
         self._pod = pod
         self._uid = names.pod_uid(pod)
         self._in_api = True
+        self._remembers = False
         self._state = WorkerState.RUNNING
         self._failure = rejected
         self._wake = asyncio.Event()
@@ -109,12 +110,30 @@ class PodWorker:
         if _concerns_worker(old, pod):
             self.wake()
 
-    def removed(self) -> None:
-        """The pod is gone from the API: whatever still runs is ended quickly."""
+    @property
+    def status(self) -> core_v1.PodStatus:
+        """The newest, whether or not the API has it already."""
+        return self._last_status
+
+    @property
+    def is_removed(self) -> bool:
+        return not self._in_api
+
+    def removed(self, *, hurry: bool = True) -> None:
+        """Nobody wants the pod any more. One that is gone from the API is ended quickly, a static pod
+        whose manifest is gone has the time it asked for (`hurry` off)."""
         self._in_api = False
         self._services.statuses.forget(self._uid)
-        self._termination.hurry()
+        if hurry:
+            self._termination.hurry()
         self.wake()
+
+    def remember(self, status: core_v1.PodStatus) -> None:
+        """Of a static pod: what its mirror says of the time before this kubelet."""
+        if not self._remembers and status.start_time:
+            self._last_status = status
+            self.wake()
+        self._remembers = True
 
     def wake(self) -> None:
         """Look again."""

@@ -83,6 +83,8 @@ class _Entry:
     """What the API is believed to have, what it should have, and who is on it."""
 
     def __init__(self, pod: core_v1.Pod) -> None:
+        self.uid: str | None = names.pod_uid(pod)
+        """Of the object in the API; None while a static pod has no mirror there."""
         self.namespace = names.pod_namespace(pod)
         self.name = pod.metadata.name or ""
         self.known = status_to_json(pod.status) if pod.status else {}
@@ -113,12 +115,32 @@ class StatusManager:
             self._cancel_timer(entry)
             entry.written.set()
             return
+        if entry.uid is None:
+            return
         entry.written.clear()
         if defer_s > 0:
             if entry.timer is None and not entry.due.is_set():
                 entry.timer = asyncio.get_running_loop().call_later(defer_s, self._send, uid, entry)
             return
         self._send(uid, entry)
+
+    def await_mirror(self, pod: core_v1.Pod) -> None:
+        """A static pod: its statuses wait for the object in the API that mirrors it."""
+        entry = _Entry(pod)
+        entry.uid = None
+        entry.written.set()
+        self._entries[names.pod_uid(pod)] = entry
+
+    def set_mirror(self, uid: names.PodUID, mirror: core_v1.Pod | None) -> None:
+        """The API has this mirror of the static pod `uid`, or none (any more)."""
+        entry = self._entries.get(uid)
+        if entry is None or entry.uid == (mirror.metadata.uid if mirror else None):
+            return
+        entry.uid = mirror.metadata.uid if mirror else None
+        entry.known = status_to_json(mirror.status) if mirror and mirror.status else {}
+        if mirror is not None and entry.wanted:
+            entry.written.clear()
+            self._send(uid, entry)
 
     async def wait_written(self, uid: names.PodUID) -> None:
         """Until the API has the newest status, or the pod is gone from it."""
@@ -168,16 +190,20 @@ class StatusManager:
         retry_s = RETRY_MIN_S
         while entry.due.is_set():
             entry.due.clear()
-            wanted = entry.wanted
+            wanted, target = entry.wanted, entry.uid
+            if target is None:
+                break
             patch = compute_patch(entry.known, wanted)
             try:
                 if patch:
-                    await self._write(uid, entry, patch)
-                entry.known = wanted
+                    await self._write(target, entry, patch)
+                if entry.uid == target:
+                    entry.known = wanted
                 retry_s = RETRY_MIN_S
             except (NotFoundError, ConflictError):
                 log.debug("pod %s/%s is gone, its status is not written", entry.namespace, entry.name)
-                entry.known = wanted
+                if entry.uid == target:
+                    entry.known = wanted
             except (TransportError, ServerError, TooManyRequestsError) as err:
                 log.debug("status of pod %s/%s: %s", entry.namespace, entry.name, err)
                 entry.due.set()
@@ -189,7 +215,7 @@ class StatusManager:
         if entry.known is entry.wanted or not compute_patch(entry.known, entry.wanted):
             entry.written.set()
 
-    async def _write(self, uid: names.PodUID, entry: _Entry, patch: dict[str, Any]) -> None:
+    async def _write(self, uid: str, entry: _Entry, patch: dict[str, Any]) -> None:
         async with self._slots:
             await self._client.patch(
                 core_v1.Pod,

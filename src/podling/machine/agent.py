@@ -14,7 +14,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from podling.client.client import Client
 from podling.client.events import EventRecorder
@@ -65,8 +64,6 @@ def _tell_what_is_not(config: AgentConfig) -> None:
         log.info("pause containers are our own, in place of %s", config.pod_infra_container_image)
     if kubelet.eviction_hard != DEFAULT_HARD or kubelet.eviction_soft:
         log.warning("eviction is not there yet: of its thresholds only memory's counts, for the allocatable")
-    if kubelet.static_pod_url or kubelet.static_pod_path not in (None, Path("/etc/kubernetes/manifests")):
-        log.warning("static pods are not there yet: --pod-manifest-path and --manifest-url have no effect")
 
 
 @asynccontextmanager

@@ -14,13 +14,18 @@ from podling.machine.config import ClusterConfig, NodeConfig
 from podling.machine.paths import NodePaths
 
 CNI_CONF = "10-podling.conflist"
+MANIFESTS = Path("/etc/kubernetes/manifests")
+"""Where kubeadm users put the manifests of static pods."""
 KUBELET_PKI = Path("/var/lib/kubelet/pki")
 CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
 
 
 def write_node_config(config: ClusterConfig, node: NodeConfig, paths: NodePaths) -> None:
-    """CNI plugins into the node's /opt/cni/bin, the network's configuration into its /etc/cni/net.d."""
+    """CNI plugins into the node's /opt/cni/bin, the network's configuration into its /etc/cni/net.d; and a
+    place for manifests of static pods."""
     install(paths.bind("opt-cni") / "bin")
+    manifests = paths.bind("etc-kubernetes") / MANIFESTS.name
+    manifests.mkdir(parents=True, exist_ok=True)
     conf_dir = paths.bind("etc-cni") / "net.d"
     conf_dir.mkdir(parents=True, exist_ok=True)
     (conf_dir / CNI_CONF).write_text(json.dumps(bridge_conf(node), indent=2) + "\n")
@@ -56,7 +61,7 @@ def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
             node_name=node.name,
             node_ip=str(node.address),
             pod_cidr=str(node.pod_cidr),
-            static_pod_path=Path("/etc/kubernetes/manifests"),
+            static_pod_path=MANIFESTS,
             cluster_dns=(str(config.cluster_dns),),
             node_labels={CONTROL_PLANE_ROLE: ""} if node.control_plane else {},
             register_with_taints=(core_v1.Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule"),)

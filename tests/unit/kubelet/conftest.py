@@ -167,5 +167,11 @@ async def node(api_server: APIServer, certificates: Path, tmp_path: Path) -> Asy
 
 
 @pytest.fixture
+def kubelet_client(api_server: APIServer) -> Client:
+    """The API as the node of the tests has it."""
+    return Client(api_server.local_transport(f"system:node:{NODE}", ["system:nodes"]), "kubelet")
+
+
+@pytest.fixture
 def other_config(node: NodeUnderTest) -> Callable[..., KubeletConfig]:
     return lambda **changes: dataclasses.replace(node.config, **changes)

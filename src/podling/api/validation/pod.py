@@ -161,12 +161,20 @@ def _check_dns(spec: Object, path: str, faults: Faults) -> None:
 def check_pod_update(new: Object, old: Object, subresource: str, faults: Faults) -> None:
     """Check an update; `subresource` is empty for the pod itself, else what is being written."""
     check_metadata_update(new.get("metadata", {}), old.get("metadata", {}), faults)
+    _check_mirror_update(new.get("metadata", {}), old.get("metadata", {}), faults)
     after, before = new.get("spec") or {}, old.get("spec") or {}
     match subresource:
         case "status":
             _check_status_update(new, old, faults)
         case "binding":
             _check_binding(after, before, faults)
+        case "ephemeralcontainers" | "resize" if _MIRROR in (
+            old.get("metadata", {}).get("annotations") or {}
+        ):
+            what = "support ephemeral containers" if subresource != "resize" else "be resized"
+            faults.append(
+                forbidden("", f"static pods {'do not' if subresource != 'resize' else 'cannot'} {what}")
+            )
         case "ephemeralcontainers":
             volumes = check_volumes(after.get("volumes", []), "spec.volumes", faults)
             check_containers(after, volumes, "spec", faults)
@@ -174,6 +182,14 @@ def check_pod_update(new: Object, old: Object, subresource: str, faults: Faults)
             check_pod_spec(after, "spec", faults)
         case _:
             _check_spec_update(after, before, faults)
+
+
+def _check_mirror_update(new: Object, old: Object, faults: Faults) -> None:
+    after, before = (metadata.get("annotations") or {} for metadata in (new, old))
+    if after.get(_MIRROR) == before.get(_MIRROR):
+        return
+    what = "remove or update" if _MIRROR in before else "add"
+    faults.append(forbidden(f"metadata.annotations[{_MIRROR}]", f"may not {what} mirror pod annotation"))
 
 
 def _check_binding(new: Object, old: Object, faults: Faults) -> None:

@@ -128,7 +128,7 @@ class KubeletServer:
 
     async def _pods(self, request: web.Request) -> web.Response:
         items = []
-        for pod in self._manager.pods():
+        for pod in self._manager.known():
             plain: dict[str, Any] = msgspec.to_builtins(pod)
             if pod.status is not None:
                 plain["status"] = status_to_json(pod.status)
@@ -142,7 +142,7 @@ class KubeletServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         counts: dict[str, int] = {}
-        for pod in self._manager.pods():
+        for pod in self._manager.known():
             phase = (pod.status.phase if pod.status else None) or "Pending"
             counts[phase] = counts.get(phase, 0) + 1
         lines = ["# HELP kubelet_pods Pods of this node by phase.", "# TYPE kubelet_pods gauge"]
