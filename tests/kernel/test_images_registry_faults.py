@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,36 @@ async def test_the_next_pull_takes_what_an_interrupted_one_left(
         assert_nothing_installed(store)
         assert await make_store(tmp_path).pull(name)
         assert proxy.blobs_asked(pushed.layers[0]) == ["", f"bytes={left}-"]
+
+
+async def test_whole_layers_of_a_pull_that_was_killed_are_not_fetched_again(
+    registry: str, tmp_path: Path
+) -> None:
+    first, second = layer(entry("first", b"1")), layer(entry("second", b"2"))
+    pushed = Pusher(registry).image("two", "1", [first, second])
+    store = make_store(tmp_path)
+    async with faulty_proxy(registry) as proxy:
+        proxy.choose = lambda request: Fault(stall_after=0) if is_blob(request, pushed.layers[1]) else None
+        program = (
+            "import asyncio, sys\nfrom podling.runtime.images.store import ImageStore\n"
+            "asyncio.run(ImageStore(sys.argv[1]).pull(sys.argv[2]))"
+        )
+        name = f"{proxy.address}/two:1"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, str(store.image_dir), name
+        )
+        blob = store.layout.blob_path(pushed.layers[0])
+        while not (blob.exists() and proxy.blobs_asked(pushed.layers[1])):
+            assert process.returncode is None
+            await asyncio.sleep(0.02)
+        process.kill()
+        await process.wait()
+        proxy.choose = lambda _: None
+        record = await store.pull(name)
+        assert proxy.blobs_asked(pushed.layers[0]) == [""]
+    assert os.listdir(store.layout.downloads) == []
+    await asyncio.to_thread(store.remove, record.id)
+    assert not any(store.layout.blobs.iterdir())
 
 
 def _left(store: ImageStore) -> int:

@@ -319,6 +319,27 @@ def rm(ctx: click.Context, images: tuple[str, ...], force: bool) -> None:
 
 
 @command.command()
+@click.option(
+    "-a", "--all", "every", is_flag=True, help="All images no container uses, not only dangling ones."
+)
+@click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation.")
+@click.pass_context
+def prune(ctx: click.Context, every: bool, force: bool) -> None:
+    """Remove unused images, and what interrupted pulls and loads left."""
+    from podling.runtime.images.prune import prune as prune_store
+
+    what = "all images without at least one container associated to them" if every else "all dangling images"
+    if not force:
+        click.echo(f"WARNING! This will remove {what}.")
+        if not click.confirm("Are you sure you want to continue?"):
+            return
+    pruned = prune_store(_store(ctx), every=every)
+    if pruned.lines:
+        click.echo("Deleted Images:\n" + "\n".join(pruned.lines) + "\n")
+    click.echo(f"Total reclaimed space: {_size(pruned.freed_bytes)}")
+
+
+@command.command()
 @click.argument("image")
 @click.pass_context
 def inspect(ctx: click.Context, image: str) -> None:

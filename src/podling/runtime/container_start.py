@@ -64,6 +64,8 @@ async def _start(core: Core, container: Container) -> None:
                 terminal=record.config.tty,
                 stdin=record.config.stdin,
                 stdin_once=record.config.stdin_once,
+                # Images stay also while no agent runs: other nodes, and people, collect from the same store.
+                kept=tuple(hold.fd for hold in container.holds),
             )
         )
     container.conmon = started.conmon

@@ -111,6 +111,11 @@ class Container:
     def running(self) -> bool:
         return self.record.phase is ContainerPhase.RUNNING
 
+    @property
+    def holds(self) -> list[Hold]:
+        """On every image it uses."""
+        return [*([self.hold] if self.hold else []), *self.volume_holds]
+
     def release(self) -> None:
         """Let go of descriptors; the record stays."""
         for process in (self.process, self.conmon):

@@ -257,6 +257,7 @@ def _resolved(hand: Hand, mode: str, what: str) -> str:
 def _prepare(hand: Hand, held: Held, image: ImageRecord | None, wanted: Wanted) -> None:
     record, paths = held.record, hand.paths
     if image is not None:
+        hand.core.images.add_reference(image, record.id)
         record.user = _user(hand.core.images.rootfs_path(image), record.config, wanted.user or image.user)
     else:
         record.user = cri.LinuxContainerUser(uid=oci.PAUSE_UID, gid=oci.PAUSE_UID)

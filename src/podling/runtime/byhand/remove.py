@@ -56,6 +56,7 @@ def remove_files(hand: Hand, container_id: str) -> None:
     paths.exit_file(container_id).unlink(missing_ok=True)
     hand.core.records.drop_container(container_id)
     remove_tree(paths.layer(container_id))
+    hand.core.images.drop_reference(container_id)
     hand.core.containers.pop(container_id, None)
     hand.drop_locks(container_id)
 

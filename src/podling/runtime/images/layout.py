@@ -3,7 +3,8 @@
     image_dir/
       oci-layout  index.json  blobs/sha256/HEX      an OCI image layout that skopeo can read, too
       images/HEX/{image.json,rootfs/}               one unpacked, flattened root file system per image id
-      locks/{index,collect,HEX,install-HEX}         flock files
+      locks/{index,collect,HEX,install-HEX}         flock files; HEX: its time is of the last use
+      references/HEX/OWNER                          containers that have ended and may be started again
       downloads/HEX                                 blobs that are being fetched, see `partial.py`
       tmp/NAME/                                     half-made things; each holds a flock on its directory
 
@@ -14,6 +15,7 @@ died with it; the next writer removes it. Locks are flocks, so the kernel frees 
   collected.
 - install-HEX, exclusive: while an image's root file system is made.
 - HEX, shared: while a container uses the root file system; exclusive: while it is removed.
+A lock file goes with its image, so whoever got a lock looks whether its file is still the one that is there.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class Layout:
         self.images = root / "images"
         self.downloads = root / "downloads"
         self.index_path = root / "index.json"
+        self.references = root / "references"
         self._locks = root / "locks"
         self._tmp = root / "tmp"
 
@@ -62,6 +65,7 @@ class Layout:
             (self._locks, 0o755),
             (self._tmp, 0o700),
             (self.downloads, 0o700),
+            (self.references, 0o700),
         ):
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
         if not (self.root / LAYOUT_FILE).exists():
@@ -81,13 +85,28 @@ class Layout:
     def lock_fd(self, name: str, *, shared: bool = False, wait: bool = True) -> int:
         """The descriptor of a held flock; closing it, or the death of the process, frees the lock."""
         self._locks.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BaseException:
+        operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+        while True:
+            fd = os.open(self._locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(fd, operation)
+                if is_at(fd, self._locks / name):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
             os.close(fd)
-            raise
-        return fd
+
+    def lock_time_s(self, name: str) -> float | None:
+        """When the lock file was last touched, in seconds since the epoch."""
+        try:
+            return os.stat(self._locks / name).st_mtime
+        except FileNotFoundError:
+            return None
+
+    def drop_lock_file(self, name: str) -> None:
+        """For a lock that is held exclusively, when what it guards is gone."""
+        (self._locks / name).unlink(missing_ok=True)
 
     # the index
 
@@ -226,6 +245,15 @@ class Layout:
             syncfs(fd)
         finally:
             os.close(fd)
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
 
 
 def write_whole(path: Path, data: bytes) -> None:

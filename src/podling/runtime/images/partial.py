@@ -1,4 +1,5 @@
 """Blobs on their way into the store: `downloads/HEX` grows until it is whole, and is then renamed into place.
+`downloads/HEX.done` keeps it there from being collected until an image names it.
 
 Whoever fetches a blob holds a flock on its file, so that two pulls that share a layer fetch it once, in one
 process or in two. What an interrupted pull leaves is not thrown away: the next one goes on behind it. The
@@ -13,8 +14,10 @@ import fcntl
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from podling.runtime.images.layout import is_at
 from podling.runtime.images.oci import Descriptor
 
 STALE_AFTER_S = 24 * 3600.0
@@ -55,6 +58,7 @@ class PartialBlob:
     def commit(self, place: Path) -> None:
         """The caller has compared the digest."""
         os.fchmod(self._fd, 0o644)
+        _marker(self._path).touch()
         os.rename(self._path, place)
 
     def discard(self) -> None:
@@ -71,7 +75,7 @@ def claim(downloads: Path, blob: Descriptor) -> PartialBlob | None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(fd, path):
+            if is_at(fd, path):
                 partial = PartialBlob(fd, path)
                 if partial.size_bytes > blob.size:
                     partial.restart()
@@ -85,12 +89,22 @@ def claim(downloads: Path, blob: Descriptor) -> PartialBlob | None:
         os.close(fd)  # renamed or removed between open and lock
 
 
-def _is_at(fd: int, path: Path) -> bool:
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.done")
+
+
+def unnamed(downloads: Path) -> set[str]:
+    """Digests of whole blobs that no image names yet."""
     try:
-        there = os.stat(path)
+        return {f"sha256:{name[:-5]}" for name in os.listdir(downloads) if name.endswith(".done")}
     except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(fd), there)
+        return set()
+
+
+def named(downloads: Path, blobs: Iterable[Descriptor]) -> None:
+    """An image names them now."""
+    for blob in blobs:
+        _marker(downloads / blob.digest.removeprefix("sha256:")).unlink(missing_ok=True)
 
 
 def sweep(downloads: Path, *, older_than_s: float = STALE_AFTER_S) -> int:
@@ -109,7 +123,7 @@ def sweep(downloads: Path, *, older_than_s: float = STALE_AFTER_S) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = os.fstat(fd)
-            if time.time() - found.st_mtime >= older_than_s and _is_at(fd, path):
+            if time.time() - found.st_mtime >= older_than_s and is_at(fd, path):
                 path.unlink()
                 freed += found.st_blocks * 512
         except BlockingIOError:

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from podling.runtime.images import manifests, oci, platforms
+from podling.runtime.images import manifests, oci, partial, platforms
 from podling.runtime.images.download import Downloader, Phase, PullProgress, Report, check_room
 from podling.runtime.images.errors import ImageError, InvalidImageError, PullError, PullNotFoundError
 from podling.runtime.images.oci import Descriptor, ImageConfig, Index, Manifest
@@ -229,7 +229,9 @@ class _Pull:
 
     def _install(self, chosen: Fetched, manifest: Manifest, digest: str) -> ImageRecord:
         stored = self._session.add_blob(chosen.data, manifest.media_type)
-        return self._session.install(stored, self._names, [f"{self._reference.repository}@{digest}"])
+        record = self._session.install(stored, self._names, [f"{self._reference.repository}@{digest}"])
+        partial.named(self._store.layout.downloads, [manifest.config, *manifest.layers])
+        return record
 
     async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask again after passing faults."""

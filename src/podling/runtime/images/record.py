@@ -23,6 +23,11 @@ class ImageRecord:
     config: ImageConfig
 
     @property
+    def pinned(self) -> bool:
+        """Not for garbage collection: it was loaded or built here, and nobody could bring it back."""
+        return not self.repo_digests
+
+    @property
     def run_config(self) -> RunConfig:
         """Entrypoint, cmd, env, user ...; never None."""
         return self.config.config or _EMPTY

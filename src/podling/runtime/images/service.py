@@ -7,17 +7,22 @@ loaded by the command line is seen at once, without a word between the processes
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
-from podling.runtime.images.errors import ImageError
+from podling.runtime.images.errors import ImageError, InvalidReferenceError
+from podling.runtime.images.oci import sha256_digest
 from podling.runtime.images.record import ImageRecord
 from podling.runtime.images.reference import parse_reference
 from podling.runtime.images.registry.credentials import RegistryAuth, decode_auth
 from podling.runtime.images.store import ImageStore
+
+ANNOTATION_LAST_USED = "io.podling.image/last-used"
+"""On the spec of a listed image: seconds since the epoch. The kubelet's collector reads it where it is."""
 
 
 class StoreImageService:
@@ -25,25 +30,27 @@ class StoreImageService:
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
-        self._inodes: dict[str, int] = {}
         self._pulls: dict[tuple[str, RegistryAuth | None], asyncio.Task[ImageRecord]] = {}
 
     async def list_images(self, request: cri.ListImagesRequest) -> cri.ListImagesResponse:
         wanted = request.filter.image.image if request.filter and request.filter.image else ""
         if not wanted:
-            return cri.ListImagesResponse(images=[to_cri(record) for record in self._store.list()])
+            return cri.ListImagesResponse(images=[self._to_cri(record) for record in self._store.list()])
         record = self._resolve(wanted)
-        return cri.ListImagesResponse(images=[to_cri(record)] if record else [])
+        return cri.ListImagesResponse(images=[self._to_cri(record)] if record else [])
 
     async def stream_images(
         self, request: cri.StreamImagesRequest
     ) -> AsyncIterator[cri.StreamImagesResponse]:
-        yield cri.StreamImagesResponse(images=[to_cri(record) for record in self._store.list()])
+        yield cri.StreamImagesResponse(images=[self._to_cri(record) for record in self._store.list()])
 
     async def image_status(self, request: cri.ImageStatusRequest) -> cri.ImageStatusResponse:
         """An absent image is an answer without an image, not an error."""
         record = self._resolve(request.image.image if request.image else "")
-        return cri.ImageStatusResponse(image=to_cri(record) if record else None)
+        if record is None:
+            return cri.ImageStatusResponse()
+        info = {"info": _verbose(record)} if request.verbose else {}
+        return cri.ImageStatusResponse(image=self._to_cri(record), info=info)
 
     async def pull_image(self, request: cri.PullImageRequest) -> cri.PullImageResponse:
         """Pods that want the same image at once share one pull."""
@@ -54,11 +61,16 @@ class StoreImageService:
             if task is None:
                 task = asyncio.create_task(self._store.pull(*key), name=f"pull {key[0]}")
                 self._pulls[key] = task
-                task.add_done_callback(lambda _: self._pulls.pop(key, None))
+                task.add_done_callback(lambda done: self._pull_done(key, done))
             record = await asyncio.shield(task)
         except ImageError as err:
             raise CRIError(err.code, err.message) from err
         return cri.PullImageResponse(image_ref=record.id)
+
+    def _pull_done(self, key: tuple[str, RegistryAuth | None], task: asyncio.Task[ImageRecord]) -> None:
+        self._pulls.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # whoever still waits gets it; with nobody left it is not worth a warning
 
     async def remove_image(self, request: cri.RemoveImageRequest) -> cri.RemoveImageResponse:
         """Remove the image with all its names; one that is not there is removed already."""
@@ -68,43 +80,58 @@ class StoreImageService:
                 await asyncio.to_thread(self._store.remove, record.id, force=True)
             except ImageError as err:
                 raise CRIError(err.code, err.message) from err
+            except OSError as err:
+                raise CRIError(Code.UNKNOWN, f"failed to remove image {record.id}: {err}") from err
         return cri.RemoveImageResponse()
 
     async def image_fs_info(self, request: cri.ImageFsInfoRequest) -> cri.ImageFsInfoResponse:
-        images = self._store.list()
+        """One file system for images and writable layers, as containerd says it of its snapshots."""
+        found = await asyncio.to_thread(self._store.usage)
         usage = cri.FilesystemUsage(
             timestamp=time.time_ns(),
             fs_id=cri.FilesystemIdentifier(mountpoint=str(self._store.image_dir)),
-            used_bytes=sum(record.size_bytes for record in images),
-            inodes_used=await asyncio.to_thread(self._count_inodes, images),
+            used_bytes=found.disk_bytes,
+            inodes_used=found.inodes,
         )
         return cri.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
 
-    def _count_inodes(self, images: Sequence[ImageRecord]) -> int:
-        """An image's files stay as they are, so each is walked once."""
-        for record in images:
-            if record.id not in self._inodes:
-                walk = os.walk(self._store.rootfs_path(record))
-                self._inodes[record.id] = sum(len(folders) + len(files) for _, folders, files in walk)
-        return sum(self._inodes[record.id] for record in images)
-
     def _resolve(self, ref: str) -> ImageRecord | None:
+        """What cannot be an image's name is an image that is not there."""
         try:
             return self._store.resolve(ref)
+        except InvalidReferenceError:
+            return None
         except ImageError as err:
             raise CRIError(err.code, err.message) from err
 
+    def _to_cri(self, record: ImageRecord) -> cri.Image:
+        # The store is the machine's: other nodes use its images, too, and a kubelet that chooses what to
+        # collect knows only its own pods.
+        used = {ANNOTATION_LAST_USED: f"{self._store.last_used_s(record):.3f}"}
+        return cri.Image(
+            id=record.id,
+            repo_tags=list(record.repo_tags),
+            repo_digests=list(record.repo_digests),
+            size=record.size_bytes,
+            uid=record.uid if not record.username else None,
+            username=record.username,
+            spec=cri.ImageSpec(image=record.id, annotations=used),
+            pinned=record.pinned,
+        )
 
-def to_cri(record: ImageRecord) -> cri.Image:
-    return cri.Image(
-        id=record.id,
-        repo_tags=list(record.repo_tags),
-        repo_digests=list(record.repo_digests),
-        size=record.size_bytes,
-        uid=record.uid if not record.username else None,
-        username=record.username,
-        spec=cri.ImageSpec(image=record.id),
-    )
+
+def _verbose(record: ImageRecord) -> str:
+    """As containerd's, which `crictl inspecti` shows: the chain id and the image's config."""
+    document = {"chainID": chain_id(record.config.rootfs.diff_ids), "imageSpec": record.config}
+    return msgspec.json.encode(document).decode()
+
+
+def chain_id(diff_ids: Sequence[str]) -> str:
+    """OCI image spec, "Layer ChainID"."""
+    chain = ""
+    for diff_id in diff_ids:
+        chain = sha256_digest(f"{chain} {diff_id}".encode()) if chain else diff_id
+    return chain
 
 
 def _auth(config: cri.AuthConfig | None) -> RegistryAuth | None:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ from podling.runtime.images.record import ImageRecord
 from podling.runtime.images.reference import Reference, parse_reference
 from podling.runtime.images.streams import Reader, open_plain
 from podling.runtime.images.unpack import Limits, Progress, Unpacker
+from podling.runtime.images.usage import Usage, measure
 
 if TYPE_CHECKING:
     from podling.runtime.images.download import Report
@@ -55,6 +56,9 @@ class _Installed(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     size_bytes: int
     config: ImageConfig
+    disk_bytes: int = 0
+    """Blocks of the root file system; 0 in what older versions wrote."""
+    inodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,54 @@ class ImageStore:
         if not (self.layout.images / record.hex_id / _COMPLETE).exists():
             hold.release()
             raise ImageNotFoundError(f"image {record.id} is no longer there")
+        os.utime(hold.fd)
         return hold
+
+    def last_used_s(self, record: ImageRecord) -> float:
+        """When a container last began to use the image, on whatever node; before that, when it came. In
+        seconds since the epoch."""
+        used = self.layout.lock_time_s(record.hex_id)
+        if used is not None:
+            return used
+        try:
+            return os.stat(self.layout.images / record.hex_id / _COMPLETE).st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def usage(self) -> Usage:
+        """What the store takes of the disk. Walks the blobs: call it in a thread."""
+        total = measure(self.layout.blobs) + measure(self.layout.downloads)
+        for record in self.list():
+            installed = self._installed.get(record.hex_id)
+            if installed is not None and not installed.inodes:
+                found = measure(self.layout.images / record.hex_id)
+                installed = msgspec.structs.replace(
+                    installed, disk_bytes=found.disk_bytes, inodes=found.inodes
+                )
+                self._installed[record.hex_id] = installed
+            total += Usage(installed.disk_bytes, installed.inodes) if installed else Usage()
+        return total
+
+    def add_reference(self, record: ImageRecord, owner: str) -> None:
+        """Keep the image for a container that does not run, until `drop_reference`. Raises
+        `ImageNotFoundError`."""
+        with self.hold(record):
+            place = self.layout.references / record.hex_id
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (place / owner).touch()
+
+    def drop_reference(self, owner: str) -> None:
+        """Safe to call twice."""
+        for path in self.layout.references.glob(f"*/{owner}"):
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another container's is still there
+                path.parent.rmdir()
+
+    def _owners(self, record: ImageRecord) -> Sequence[str]:
+        try:
+            return sorted(os.listdir(self.layout.references / record.hex_id))
+        except FileNotFoundError:
+            return []
 
     def _read(self) -> _Catalog:
         stamp = self.layout.index_stamp()
@@ -232,8 +283,12 @@ class ImageStore:
         partial.sweep(self.layout.downloads)
         if self.layout.sweep():
             self.collect()
-        with self.layout.lock("collect", shared=True), self.layout.scratch() as scratch:
-            yield Session(self, scratch)
+        try:
+            with self.layout.lock("collect", shared=True), self.layout.scratch() as scratch:
+                yield Session(self, scratch)
+        except BaseException:
+            self.collect()  # blobs of an image that did not come about
+            raise
 
     def import_archive(
         self, path: str | os.PathLike[str], names: Sequence[str] = ()
@@ -302,6 +357,11 @@ class ImageStore:
             )
         try:
             with self.layout.lock(record.hex_id, wait=False):
+                if owners := self._owners(record):
+                    raise ImageInUseError(
+                        f"conflict: unable to delete {record.hex_id[:12]} (cannot be forced) - "
+                        f"image is being used by stopped container {owners[0][:12]}"
+                    )
                 self._drop(lambda entry: naming.image_id_of(entry) == record.id)
         except BlockingIOError:
             raise ImageInUseError(
@@ -323,7 +383,7 @@ class ImageStore:
             return
 
     def _collect(self) -> None:
-        keep_blobs: set[str] = set()
+        keep_blobs = partial.unnamed(self.layout.downloads)
         keep_images: set[str] = set()
         for entry in self.layout.read_index().manifests:
             keep_blobs.add(entry.digest)
@@ -352,6 +412,7 @@ class ImageStore:
             with self.layout.lock(image.name, wait=False), self.layout.scratch() as scratch:
                 # First out of sight in one step, then file by file.
                 os.rename(image, scratch / image.name)
+                self.layout.drop_lock_file(image.name)
         except BlockingIOError:
             return
 
@@ -418,8 +479,11 @@ class Session:
         place = self._layout.images / hex_id
         if not (place / _COMPLETE).exists():
             with self._layout.lock(f"install-{hex_id}"):
-                if not (place / _COMPLETE).exists():
-                    self._unpack(document, config, place)
+                try:
+                    if not (place / _COMPLETE).exists():
+                        self._unpack(document, config, place)
+                finally:
+                    self._layout.drop_lock_file(f"install-{hex_id}")
         self._layout.sync()
         self._store._add_names(manifest, image_id, names, repo_digests)
         return self._store.get(image_id)
@@ -430,7 +494,11 @@ class Session:
         rootfs = image / "rootfs"
         rootfs.mkdir(parents=True, mode=0o755)
         progress = self._unpack_layers(manifest, config, rootfs)
-        write_whole(image / _COMPLETE, oci.encode(_Installed(size_bytes=progress.size_bytes, config=config)))
+        found = measure(rootfs)
+        installed = _Installed(
+            size_bytes=progress.size_bytes, config=config, disk_bytes=found.disk_bytes, inodes=found.inodes
+        )
+        write_whole(image / _COMPLETE, oci.encode(installed))
         # Durable before it is visible: a power cut must not leave an image that looks complete.
         self._layout.sync()
         os.rename(image, place)
