@@ -232,6 +232,36 @@ class KubeletConfig:
         help="Pull one image at a time. (Kubernetes: true)",
     )
 
+    image_gc_high_threshold_percent: int = setting(
+        85,
+        kind=within(0, 100),
+        flag="image-gc-high-threshold",
+        file="imageGCHighThresholdPercent",
+        zero_is_default=False,
+        help="Percentage of the images' disk in use above which unused images are removed.",
+    )
+    image_gc_low_threshold_percent: int = setting(
+        80,
+        kind=within(0, 100),
+        flag="image-gc-low-threshold",
+        file="imageGCLowThresholdPercent",
+        zero_is_default=False,
+        help="Percentage down to which they are removed.",
+    )
+    image_minimum_gc_age_s: float = setting(
+        120.0,
+        kind=DURATION,
+        flag="minimum-image-ttl-duration",
+        file="imageMinimumGCAge",
+        help="Age below which an unused image is not removed.",
+    )
+    image_maximum_gc_age_s: float = setting(
+        0.0,
+        kind=DURATION,
+        file="imageMaximumGCAge",
+        help="Age of the last use from which an image is removed however full the disk is; 0s: none.",
+    )
+
     # Resources
 
     cgroup_driver: str = setting(

@@ -7,18 +7,26 @@ Kubernetes documentation, "Images", "Image pull policy" and "ImagePullBackOff"; 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from podling.api import core_v1
+from podling.client.errors import ClientError
 from podling.kubelet import names
 from podling.kubelet.backoff import Backoff
+from podling.kubelet.environment import ObjectKey
 from podling.kubelet.events import NORMAL, WARNING, PodEvents
+from podling.kubelet.keyring import Credentials, Keyring, KeyringError, read_node_config
+from podling.kubelet.objects import ObjectCache
 from podling.runtime.cri import messages as cri
-from podling.runtime.cri.errors import CRIError
+from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.cri.service import ImageService
 from podling.runtime.images.errors import InvalidReferenceError
 from podling.runtime.images.reference import parse_reference
+
+log = logging.getLogger(__name__)
 
 SHOW_ERROR_S = 2.0
 """How long ErrImagePull stands before it becomes ImagePullBackOff: enough for people and tools to see it."""
@@ -58,6 +66,36 @@ def check_image_name(image: str) -> None:
         ) from err
 
 
+class _PullFailedError(Exception):
+    """Its text is what the user sees."""
+
+
+# What a runtime may say at the beginning of its error (cri-api, `pkg/errors`): the container's reason.
+_REASONS = {
+    "RegistryUnavailable": "because the registry is unavailable",
+    "SignatureValidationFailed": "because the signature validation failed",
+}
+
+
+def _judge(image: str, text: str) -> tuple[str, str]:
+    """The waiting reason and message for a failed pull, as upstream's `evalCRIPullErr`."""
+    for reason, why in _REASONS.items():
+        if text.startswith(reason):
+            return reason, f"image pull failed for {image} {why}{text.removeprefix(reason)}"
+    return "ErrImagePull", text
+
+
+def grpc_text(err: CRIError) -> str:
+    """As Go prints an error that came over gRPC."""
+    code = "".join(part.capitalize() for part in err.code.name.split("_"))
+    return f"rpc error: code = {'Canceled' if err.code is Code.CANCELLED else code} desc = {err.message}"
+
+
+def pull_error_text(err: CRIError) -> str:
+    """Upstream leaves the code away where it says nothing."""
+    return err.message if err.code is Code.UNKNOWN else grpc_text(err)
+
+
 class ImageManager:
     """One for all pods of the node."""
 
@@ -65,18 +103,22 @@ class ImageManager:
         self,
         images: ImageService,
         events: PodEvents,
+        objects: ObjectCache,
         *,
+        root_dir: Path,
         max_parallel: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._images = images
         self._events = events
+        self._objects = objects
+        self._root_dir = root_dir
         self._clock = clock
         self._backoff = Backoff()
         self._failed_at: dict[tuple[str, ...], float] = {}
         self._errors: dict[tuple[str, ...], str] = {}
         self._slots = asyncio.Semaphore(max_parallel)
-        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._pulls: dict[tuple[str, Credentials | None], asyncio.Task[None]] = {}
 
     def forget_pod(self, uid: str) -> None:
         self._backoff.forget_pod(uid)
@@ -113,7 +155,7 @@ class ImageManager:
                 cri.ImageStatusRequest(image=cri.ImageSpec(image=image, user_specified_image=image))
             )
         except CRIError as err:
-            message = f'Failed to inspect image "{image}": {err.message}'
+            message = f'Failed to inspect image "{image}": {grpc_text(err)}'
             raise ImageProblem("ImageInspectError", message) from err
         return response.image
 
@@ -124,10 +166,11 @@ class ImageManager:
         self._events.container(pod, container.name, NORMAL, "Pulling", f'Pulling image "{image}"')
         started = time.monotonic()
         try:
-            await self._shared_pull(image)
-        except CRIError as err:
-            self._note_failure(pod, container, key, err.message)
-            raise ImageProblem("ErrImagePull", err.message, self._clock() + SHOW_ERROR_S) from err
+            await self._pull_with_each(image, await self._credentials(pod, image))
+        except _PullFailedError as err:
+            reason, message = _judge(image, str(err))
+            self._note_failure(pod, container, key, reason, message)
+            raise ImageProblem(reason, message, self._clock() + SHOW_ERROR_S) from err
         self._backoff.reset(key)
         took = f"{time.monotonic() - started:.3f}".rstrip("0").rstrip(".")
         pulled = await self._lookup(image)
@@ -150,36 +193,84 @@ class ImageManager:
         message = f'Back-off pulling image "{container.image}"'
         self._events.container(pod, container.name, NORMAL, "BackOff", message)
         self._warn(pod, container, "Failed", "Error: ImagePullBackOff")
-        cause = self._errors.get(key, "")
-        raise ImageProblem("ImagePullBackOff", f"{message}: ErrImagePull: {cause}", ready_at)
+        raise ImageProblem("ImagePullBackOff", f"{message}: {self._errors.get(key, '')}", ready_at)
 
     def _note_failure(
-        self, pod: core_v1.Pod, container: names.AnyContainer, key: tuple[str, ...], cause: str
+        self, pod: core_v1.Pod, container: names.AnyContainer, key: tuple[str, ...], reason: str, cause: str
     ) -> None:
         now = self._clock()
         self._backoff.advance(key, now, now)
         self._failed_at[key] = now
-        self._errors[key] = cause
+        self._errors[key] = f"{reason}: {cause}"
         self._warn(pod, container, "Failed", f'Failed to pull image "{container.image}": {cause}')
-        self._warn(pod, container, "Failed", "Error: ErrImagePull")
+        self._warn(pod, container, "Failed", f"Error: {reason}")
 
-    async def _shared_pull(self, image: str) -> None:
-        """One pull of an image at a time, whoever asks; a caller's end does not end it for the others."""
-        task = self._pulls.get(image)
+    async def _credentials(self, pod: core_v1.Pod, image: str) -> list[Credentials]:
+        """What fits the image, from the pod's secrets and the node's own files. Raises _PullFailedError."""
+        named = [ref.name for ref in names.pod_spec(pod).image_pull_secrets if ref.name]
+        keyring = Keyring()
+        try:
+            sources = await self._objects.fetch(
+                names.pod_namespace(pod), [ObjectKey("Secret", name) for name in named]
+            )
+            found = [sources.secrets.get(name) for name in named]
+            missing = [name for name, secret in zip(named, found, strict=True) if secret is None]
+        except ClientError as err:
+            log.warning("image pull secrets of %s: %s", pod.metadata.name, err)
+            found, missing = [], named
+        if missing:
+            self._events.pod(
+                pod,
+                WARNING,
+                "FailedToRetrieveImagePullSecret",
+                f"Unable to retrieve some image pull secrets ({', '.join(missing)}); attempting to pull the "
+                "image may not succeed.",
+            )
+        try:
+            for secret in found:
+                if secret is not None:
+                    keyring.add_secret(secret)
+        except KeyringError as err:
+            raise _PullFailedError(str(err)) from err
+        await asyncio.to_thread(read_node_config, keyring, self._root_dir)
+        return keyring.lookup(parse_reference(image).repository)
+
+    async def _pull_with_each(self, image: str, credentials: list[Credentials]) -> None:
+        """Until one is let in; without any, as nobody. Raises _PullFailedError."""
+        failed: dict[str, None] = {}
+        candidates: list[Credentials | None] = [*credentials] or [None]
+        for one in candidates:
+            try:
+                await self._shared_pull(image, one)
+            except CRIError as err:
+                failed[pull_error_text(err)] = None
+            else:
+                return
+        texts = list(failed)
+        raise _PullFailedError(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
+
+    async def _shared_pull(self, image: str, credentials: Credentials | None) -> None:
+        """One pull of an image at a time, whoever asks; a caller's end does not end it for the others. Who
+        has other credentials has to show that they are let in, too."""
+        key = image, credentials
+        task = self._pulls.get(key)
         if task is None:
-            task = asyncio.create_task(self._pull_now(image), name=f"pull {image}")
-            self._pulls[image] = task
-            task.add_done_callback(lambda done: self._pull_done(image, done))
+            task = asyncio.create_task(self._pull_now(image, credentials), name=f"pull {image}")
+            self._pulls[key] = task
+            task.add_done_callback(lambda done: self._pull_done(key, done))
         await asyncio.shield(task)
 
-    def _pull_done(self, image: str, task: asyncio.Task[None]) -> None:
-        self._pulls.pop(image, None)
+    def _pull_done(self, key: tuple[str, Credentials | None], task: asyncio.Task[None]) -> None:
+        self._pulls.pop(key, None)
         if not task.cancelled():
             task.exception()  # whoever still waits gets it; with nobody left it is not worth a warning
 
-    async def _pull_now(self, image: str) -> None:
+    async def _pull_now(self, image: str, credentials: Credentials | None) -> None:
         async with self._slots:
-            await self._images.pull_image(cri.PullImageRequest(image=cri.ImageSpec(image=image)))
+            request = cri.PullImageRequest(
+                image=cri.ImageSpec(image=image), auth=credentials.to_cri() if credentials else None
+            )
+            await self._images.pull_image(request)
 
     def _note_present(self, pod: core_v1.Pod, container: names.AnyContainer) -> None:
         self._events.container(

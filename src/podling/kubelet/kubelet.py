@@ -28,6 +28,7 @@ from podling.kubelet.backoff import Backoff
 from podling.kubelet.cgroups import PodCgroups
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.events import WARNING, PodEvents
+from podling.kubelet.image_gc import ImageGarbageCollector, ImageGCPolicy
 from podling.kubelet.images import ImageManager
 from podling.kubelet.lease import NodeLease
 from podling.kubelet.machine_info import MachineInfo, read_machine_info
@@ -74,12 +75,19 @@ class Kubelet:
         cgroups = PodCgroups(config)
         cgroups.ensure_roots()
         cluster_services = Informer(self._client, core_v1.Service)
+        objects = ObjectCache(self._client)
         services = PodServices(
             config=config,
             client=self._client,
             runtime=self._runtime,
-            images=ImageManager(self._images, events, max_parallel=config.parallel_image_pulls),
-            objects=ObjectCache(self._client),
+            images=ImageManager(
+                self._images,
+                events,
+                objects,
+                root_dir=config.root_dir,
+                max_parallel=config.parallel_image_pulls,
+            ),
+            objects=objects,
             cluster_services=cluster_services.store,
             events=events,
             statuses=StatusManager(self._client, tasks),
@@ -102,6 +110,8 @@ class Kubelet:
         try:
             tasks.create_task(pleg.run(), name="PLEG")
             tasks.create_task(self._look_again(manager), name="sync")
+            if config.image_gc_high_threshold_percent < 100 or config.image_maximum_gc_age_s:
+                tasks.create_task(self._image_collector(events).run(), name="image garbage collection")
             # Before anything is asked of the API server: it may itself be one of them.
             static.start(tasks)
             if self._standalone:
@@ -114,6 +124,18 @@ class Kubelet:
             await asyncio.Event().wait()
         finally:
             await server.stop()
+
+    def _image_collector(self, events: PodEvents) -> ImageGarbageCollector:
+        config = self._config
+        policy = ImageGCPolicy(
+            high_threshold_percent=config.image_gc_high_threshold_percent,
+            low_threshold_percent=config.image_gc_low_threshold_percent,
+            minimum_age_s=config.image_minimum_gc_age_s,
+            maximum_age_s=config.image_maximum_gc_age_s,
+        )
+        return ImageGarbageCollector(
+            self._runtime, self._images, events, node_name=config.node_name, policy=policy
+        )
 
     async def _look_again(self, manager: PodManager) -> None:
         """Events tell of every change; this is for what they cannot tell, as upstream's sync loop."""

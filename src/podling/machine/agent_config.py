@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from podling.api.durations import format_duration
 from podling.client.kubeconfig import client_config
 from podling.kubelet import feature_gates
 from podling.kubelet.config import KubeletConfig
@@ -236,6 +237,18 @@ def validate(config: KubeletConfig) -> list[str]:
             "more than 0"
         )
     soft = {threshold.signal for threshold in config.eviction_soft}
+    low, high = config.image_gc_low_threshold_percent, config.image_gc_high_threshold_percent
+    if low >= high:
+        faults.append(
+            f"invalid configuration: imageGCLowThresholdPercent (--image-gc-low-threshold) {low} must be "
+            f"less than imageGCHighThresholdPercent (--image-gc-high-threshold) {high}"
+        )
+    if config.image_maximum_gc_age_s and config.image_maximum_gc_age_s <= config.image_minimum_gc_age_s:
+        faults.append(
+            "invalid configuration: imageMaximumGCAge "
+            f"{format_duration(config.image_maximum_gc_age_s)} must be greater than imageMinimumGCAge "
+            f"{format_duration(config.image_minimum_gc_age_s)}"
+        )
     if missing := soft - set(config.eviction_soft_grace_period_s):
         faults.append(
             f"grace period must be specified for the soft eviction threshold {', '.join(sorted(missing))}"

@@ -25,6 +25,7 @@ class MemoryRuntime:
         self.sandboxes: dict[str, cri.PodSandboxStatus] = {}
         self.containers: dict[str, tuple[str, cri.ContainerStatus]] = {}
         self.configs: dict[str, cri.ContainerConfig] = {}
+        self.pulled_with: list[cri.AuthConfig | None] = []
         self.images: dict[str, cri.Image] = {
             "busybox": cri.Image(id="sha256:b", repo_tags=["busybox:latest"])
         }
@@ -173,7 +174,14 @@ class MemoryRuntime:
         wanted = request.filter.label_selector.items() if request.filter else {}.items()
         return cri.ListContainersResponse(
             containers=[
-                cri.Container(id=s.id, pod_sandbox_id=sandbox_id, metadata=s.metadata, labels=s.labels)
+                cri.Container(
+                    id=s.id,
+                    pod_sandbox_id=sandbox_id,
+                    metadata=s.metadata,
+                    labels=s.labels,
+                    image=s.image,
+                    image_ref=s.image_ref,
+                )
                 for sandbox_id, s in self.containers.values()
                 if wanted <= s.labels.items()
             ]
@@ -209,9 +217,19 @@ class MemoryRuntime:
         return cri.ListImagesResponse(images=list(self.images.values()))
 
     async def pull_image(self, request: cri.PullImageRequest) -> cri.PullImageResponse:
+        self.pulled_with.append(request.auth)
         await self._called("pull_image")
         self.images[request.image.image] = cri.Image(id=f"sha256:{request.image.image}", repo_digests=["d"])
         return cri.PullImageResponse(image_ref=f"sha256:{request.image.image}")
+
+    async def remove_image(self, request: cri.RemoveImageRequest) -> cri.RemoveImageResponse:
+        await self._called("remove_image")
+        self.images = {key: one for key, one in self.images.items() if one.id != request.image.image}
+        return cri.RemoveImageResponse()
+
+    async def image_fs_info(self, request: cri.ImageFsInfoRequest) -> cri.ImageFsInfoResponse:
+        usage = cri.FilesystemUsage(fs_id=cri.FilesystemIdentifier(mountpoint="/"))
+        return cri.ImageFsInfoResponse(image_filesystems=[usage])
 
     # Inside
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import time
 from functools import partial
 
@@ -272,6 +274,65 @@ async def test_an_image_that_cannot_be_pulled_is_told_and_backs_off(node: NodeUn
     await node.eventually(backs_off)
     await node.delete()
     await node.gone()
+
+
+def docker_secret(name: str, key: str, pair: str) -> core_v1.Secret:
+    auths = {key: {"auth": base64.b64encode(pair.encode()).decode()}}
+    data = base64.b64encode(json.dumps({"auths": auths}).encode()).decode()
+    return core_v1.Secret(
+        metadata=meta_v1.ObjectMeta(name=name, namespace="default"),
+        type="kubernetes.io/dockerconfigjson",
+        data={".dockerconfigjson": data},
+    )
+
+
+async def test_image_pull_secrets_are_tried_until_one_is_let_in(node: NodeUnderTest) -> None:
+    await node.api.create(docker_secret("wrong", "registry.example.com/team", "one:a"))
+    await node.api.create(docker_secret("right", "registry.example.com", "two:b"))
+    await node.api.create(docker_secret("other", "other.example.com", "three:c"))
+    node.runtime.fail("pull_image", CRIError(Code.UNKNOWN, "denied"))
+    secrets = [{"name": name} for name in ("right", "nosuch", "other", "wrong")]
+    await node.create({**container(), "image": "registry.example.com/team/app:1"}, imagePullSecrets=secrets)
+    await node.ready()
+    assert [(auth.username, auth.password) for auth in node.runtime.pulled_with] == [
+        ("one", "a"),
+        ("two", "b"),
+    ]
+
+    async def told() -> None:
+        assert (
+            "FailedToRetrieveImagePullSecret",
+            "Unable to retrieve some image pull secrets (nosuch); attempting to pull the image may not "
+            "succeed.",
+        ) in await node.events()
+
+    await node.eventually(told)
+
+
+async def test_the_runtimes_code_is_told_where_it_says_something(node: NodeUnderTest) -> None:
+    failures = [CRIError(Code.NOT_FOUND, "no tag"), CRIError(Code.UNKNOWN, "RegistryUnavailable: down")]
+    node.runtime.fail("pull_image", *failures)
+    await node.create({**container(), "image": "example.com/nothing:1"})
+
+    async def told() -> None:
+        assert (
+            "Failed",
+            'Failed to pull image "example.com/nothing:1": rpc error: code = NotFound desc = no tag',
+        ) in await node.events()
+
+    await node.eventually(told)
+    await node.delete()
+    await node.gone()
+    await node.create({**container(), "image": "example.com/nothing:1"}, name="second")
+
+    async def unavailable() -> None:
+        (main,) = (await node.get("second")).status.container_statuses
+        assert main.state.waiting.reason == "RegistryUnavailable"
+        assert main.state.waiting.message == (
+            "image pull failed for example.com/nothing:1 because the registry is unavailable: down"
+        )
+
+    await node.eventually(unavailable)
 
 
 async def test_an_image_that_must_not_be_pulled(node: NodeUnderTest) -> None:
