@@ -171,7 +171,7 @@ def test_a_long_path_to_the_interpreter_goes_through_a_shell(tmp_path: Path):
     deep.mkdir()
     python = deep / "python"
     python.symlink_to("/usr/bin/env")  # stands for an interpreter: shows how it was called
-    text = script("loopback", str(python), tmp_path)
+    text = script("loopback", str(python), tmp_path, tmp_path / "cpython-311.bundle")
     assert text.startswith("#!/bin/sh\n")
     path = tmp_path / "loopback"
     path.write_text(text)

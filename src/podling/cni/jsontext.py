@@ -34,7 +34,7 @@ class _Settings:
 def loads(text: str | bytes) -> Any:
     """The document in `text`. `ValueError` (`json.JSONDecodeError`, or bad UTF-8) says where it is wrong."""
     if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")
+        text = text.decode().removeprefix("\ufeff")  # the codec for that would have to be imported
     if _json is None:
         return _slow_loads(text)
     start = 0

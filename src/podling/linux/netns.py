@@ -19,6 +19,7 @@ import os
 import struct
 
 from podling.linux import syscalls
+from podling.linux.setns import setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     NetNS = Path | str | int  # a path, or a file descriptor that stays the caller's
 
+CLONE_NEWNET = 0x40000000  # <sched.h>; that of `syscalls` would import ctypes
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914  # <linux/sockios.h>
 IFF_UP = 1
 
@@ -64,7 +66,7 @@ def pin_netns(pid: int, path: Path | str) -> None:
 
 
 def _unshare_and_pin(path: str) -> None:
-    syscalls.unshare(syscalls.CLONE_NEWNET)
+    syscalls.unshare(CLONE_NEWNET)
     _bring_lo_up()  # before the mount, so that whoever finds the path finds a finished namespace
     syscalls.mount("/proc/thread-self/ns/net", path, flags=syscalls.MS_BIND)
 
@@ -130,11 +132,11 @@ def run_in_netns(netns: NetNS, fn: Callable[P, R], /, *args: P.args, **kwargs: P
 
 def _enter(netns: NetNS) -> None:
     if isinstance(netns, int):
-        syscalls.setns(netns, syscalls.CLONE_NEWNET)
+        setns(netns, CLONE_NEWNET)
         return
     fd = open_netns(netns)
     try:
-        syscalls.setns(fd, syscalls.CLONE_NEWNET)
+        setns(fd, CLONE_NEWNET)
     except OSError as err:
         raise OSError(err.errno, f"not a network namespace: {err.strerror}", os.fspath(netns)) from err
     finally:

@@ -6,6 +6,7 @@ and neither print nor look at the environment; so they serve in process and, thr
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -159,6 +160,7 @@ def main(plugin: Plugin) -> None:
     """Be the plugin: environment and stdin in, JSON on stdout, exit status 0 or 1 (CNI spec, section 2)."""
     version = NEWEST
     if plugin.daemon is not None and sys.argv[1:2] == ["daemon"]:
+        gc.enable()  # `start` has turned it off
         sys.exit(plugin.daemon(sys.argv[2:]))
     try:
         command = os.environ.get("CNI_COMMAND", "")

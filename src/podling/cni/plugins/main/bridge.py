@@ -18,7 +18,6 @@ import os
 from podling.cni.plugins import container, skel, veth
 from podling.cni.plugins.execute import delegate, delegate_add
 from podling.cni.plugins.main import bridge_check, bridge_conf, ip_masq
-from podling.cni.plugins.main.bridge_conf import BridgeConf
 from podling.cni.types import (
     KERNEL_REFUSED,
     Args,
@@ -36,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from podling.cni.plugins.main.bridge_conf import BridgeConf
     from podling.cni.types import IPInterface
     from podling.linux.netlink import Link
 
