@@ -124,8 +124,9 @@ class LocalBackend:
 
     async def _on_terminal(self, cmd: Sequence[str]) -> LocalProcess:
         master, slave = os.openpty()
+        # setsid makes the session itself: the leader of one would fork, and be gone when we want to end it.
         process = await asyncio.create_subprocess_exec(
-            *("setsid", "--ctty", *cmd), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            *("setsid", "--ctty", *cmd), stdin=slave, stdout=slave, stderr=slave
         )
         os.close(slave)
         return LocalProcess(process, master)

@@ -58,7 +58,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 async def cluster(certificates: Certificates) -> AsyncIterator[Chain]:
     async with chain(certificates) as running:
         yield running
-        assert all(process.process.returncode is not None for process in running.backend.processes)
+        async with asyncio.timeout(10):
+            # A client that was killed is noticed when its connection ends.
+            await asyncio.gather(*(process.process.wait() for process in running.backend.processes))
 
 
 @dataclass

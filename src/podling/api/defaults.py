@@ -367,7 +367,21 @@ def _set(holder: Object, key: str, value: Any) -> None:
         holder[key] = value
 
 
+# RBAC
+
+_RBAC_GROUP: Final = "rbac.authorization.k8s.io"
+
+
+def _role_binding(obj: Object) -> None:
+    if reference := obj.get("roleRef"):
+        _set(reference, "apiGroup", _RBAC_GROUP)
+    for subject in obj.get("subjects") or ():
+        if subject.get("kind") in ("User", "Group"):
+            _set(subject, "apiGroup", _RBAC_GROUP)
+
+
 _DEFAULTS: Final[dict[str, Callable[[Object], None]]] = {
+    "ClusterRoleBinding": _role_binding,
     "Deployment": _deployment,
     "EndpointSlice": _endpoint_slice,
     "Endpoints": _endpoints,
@@ -378,6 +392,7 @@ _DEFAULTS: Final[dict[str, Callable[[Object], None]]] = {
     "Pod": _pod,
     "ReplicaSet": _replica_set,
     "ReplicationController": _replication_controller,
+    "RoleBinding": _role_binding,
     "Secret": _secret,
     "Service": _service,
 }

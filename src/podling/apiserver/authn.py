@@ -1,10 +1,11 @@
-"""Who is asking: the subject of the client certificate.
+"""Who is asking: the subject of the client certificate, or the one a bearer token stands for.
 
-Kubernetes documentation, "X.509 client certificates".
+Kubernetes documentation, "X.509 client certificates", "Putting a bearer token in a request".
 """
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from multidict import CIMultiDictProxy
@@ -17,6 +18,8 @@ ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 
 MASTERS = "system:masters"
 SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
+SERVICE_ACCOUNTS = "system:serviceaccounts"
+_PROTOCOL_PREFIX = "base64url.bearer.authorization.k8s.io."
 
 
 def user_of(certificate: dict[str, Any] | None) -> User:
@@ -33,6 +36,22 @@ def user_of(certificate: dict[str, Any] | None) -> User:
     if not name:
         return ANONYMOUS
     return User(name, (*groups, ALL_AUTHENTICATED))
+
+
+def bearer_token(headers: CIMultiDictProxy[str]) -> str:
+    """The token of `Authorization: Bearer ...`, or of the subprotocol that browsers can send instead
+    (`base64url.bearer.authorization.k8s.io.TOKEN`); empty without one."""
+    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    for protocol in headers.get("Sec-WebSocket-Protocol", "").split(","):
+        packed = protocol.strip().removeprefix(_PROTOCOL_PREFIX)
+        if packed != protocol.strip():
+            try:
+                return base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)).decode()
+            except ValueError:
+                return ""
+    return ""
 
 
 def user(name: str, groups: tuple[str, ...]) -> User:
@@ -60,7 +79,7 @@ def impersonated(asking: User, headers: CIMultiDictProxy[str]) -> User:
     groups = tuple(headers.getall("Impersonate-Group", ()))
     if not groups and name.startswith(SERVICE_ACCOUNT_PREFIX):
         namespace = name.removeprefix(SERVICE_ACCOUNT_PREFIX).partition(":")[0]
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+        groups = (SERVICE_ACCOUNTS, f"{SERVICE_ACCOUNTS}:{namespace}")
     if name == ANONYMOUS.name:
         return ANONYMOUS
     return user(name, groups)

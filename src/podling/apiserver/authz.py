@@ -1,10 +1,11 @@
-"""Who may do what: a built-in policy in place of the standard bootstrap roles.
+"""Who may do what: the Node authorizer, then RBAC.
 
-`system:masters` may do everything; the scheduler and the controller manager what their roles give them;
-a node what the Node authorizer and the NodeRestriction admission give it: read what it needs, write its
-own node, lease, and the pods bound to it. Everyone who is authenticated may discover the API.
+`system:masters` may do everything. A node may what the Node authorizer and the NodeRestriction admission
+give it: read what it needs, write its own node, lease, and the pods bound to it. Scheduler and controllers,
+which must work before any role is stored, have their rules here. All others, and these too, have what roles
+are bound to them (`rbac/`). Everyone who is authenticated may discover the API and ask about themselves.
 
-The rules are data; only what a node may do to which pod needs a look at the object.
+Only what a node may do to which pod needs a look at the object.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 
 from podling.apiserver import errors
 from podling.apiserver.authn import MASTERS
+from podling.apiserver.cluster import Cluster
 from podling.apiserver.objects import View
-from podling.apiserver.request import Request, User
+from podling.apiserver.rbac.rules import allows
+from podling.apiserver.request import ALL_AUTHENTICATED, Request, User
 from podling.apiserver.requestinfo import RequestInfo
 
 NODES = "system:nodes"
@@ -84,42 +87,50 @@ _NODE_RULES = (
 _DISCOVERY = ("/api", "/apis", "/openapi", "/version", "/healthz", "/livez", "/readyz")
 
 
-async def authorize(user: User, request: Request, info: RequestInfo, look: Look) -> None:
+async def authorize(cluster: Cluster, request: Request, info: RequestInfo) -> None:
     """Raises APIError 403."""
-    if MASTERS in user.groups:
-        return
-    if not info.resource:
-        if not may_path(user, info):
+    user = request.user
+    if not await may(cluster, user, info):
+        if not info.resource:
             raise errors.forbidden("", "", f'User "{user.name}" cannot {info.verb} path "{info.path}"')
-        return
-    if not may(user, info):
         raise errors.forbidden(info.qualified, info.name, _cannot(user, info))
-    if is_node(user):
-        await _restrict_node(user.name.removeprefix(NODE_PREFIX), request, info, look)
+    if info.resource and is_node(user):
+        await _restrict_node(user.name.removeprefix(NODE_PREFIX), request, info, cluster.look)
 
 
-def may(user: User, info: RequestInfo) -> bool:
+def unrestricted(user: User) -> bool:
+    """Who may do everything, whatever roles say."""
+    return MASTERS in user.groups or any(r.resources == r.verbs == _ANY for r in _USERS.get(user.name, ()))
+
+
+async def may(cluster: Cluster, user: User, info: RequestInfo) -> bool:
     """Whether the user's rules allow the request, objects not looked at."""
-    if MASTERS in user.groups or _SELF_REVIEWS.allows(info):
+    if unrestricted(user) or _built_in(user, info):
         return True
+    rules = await cluster.bindings.rules_of(user, info.namespace if info.resource else "")
+    return any(allows(rule, info) for rule in rules)
+
+
+def _built_in(user: User, info: RequestInfo) -> bool:
+    if not info.resource:
+        path = info.path.rstrip("/") or "/"
+        known = ALL_AUTHENTICATED in user.groups and info.verb == "get"
+        return known and any(path == p or path.startswith(f"{p}/") for p in _DISCOVERY)
     rules = _NODE_RULES if is_node(user) else _USERS.get(user.name, ())
-    return any(rule.allows(info) for rule in rules)
+    return _SELF_REVIEWS.allows(info) or any(rule.allows(info) for rule in rules)
 
 
 def is_node(user: User) -> bool:
     return user.name.startswith(NODE_PREFIX) and NODES in user.groups
 
 
+def node_of(user: User) -> str | None:
+    """The node a kubelet's user stands for."""
+    return user.name.removeprefix(NODE_PREFIX) if is_node(user) else None
+
+
 def _full_resource(info: RequestInfo) -> str:
     return f"{info.qualified}/{info.subresource}" if info.subresource else info.qualified
-
-
-def may_path(user: User, info: RequestInfo) -> bool:
-    """Whether the user may request a path that is no resource."""
-    path = info.path.rstrip("/") or "/"
-    if MASTERS in user.groups:
-        return True
-    return info.verb == "get" and any(path == p or path.startswith(f"{p}/") for p in _DISCOVERY)
 
 
 def _cannot(user: User, info: RequestInfo) -> str:

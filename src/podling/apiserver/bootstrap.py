@@ -8,6 +8,7 @@ from podling.apiserver.cluster import Cluster
 from podling.apiserver.objects import Object
 from podling.apiserver.resource import Resource
 from podling.apiserver.strategies.service import recall
+from podling.apiserver.strategies.service_account_admission import DEFAULT_ACCOUNT
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
@@ -17,6 +18,8 @@ async def bootstrap(cluster: Cluster, port: int) -> None:
     await _recall_services(cluster)
     for name in NAMESPACES:
         await _ensure(cluster, "namespaces", "", _object("Namespace", name))
+        # The controller would make it too, a moment later; the first pod need not wait for it.
+        await _ensure(cluster, "serviceaccounts", name, _object("ServiceAccount", DEFAULT_ACCOUNT))
     await _ensure_kubernetes_service(cluster, port)
     await _ensure_kubernetes_endpoints(cluster, port)
     await _ensure_kubernetes_slice(cluster, port)

@@ -9,7 +9,9 @@ from podling.apiserver.clusterip import ServiceAllocator
 from podling.apiserver.config import APIServerConfig
 from podling.apiserver.kubelets import Kubelets
 from podling.apiserver.objects import View, view
+from podling.apiserver.rbac.bindings import Bindings
 from podling.apiserver.resource import Resource
+from podling.apiserver.tokens import Tokens
 from podling.store.interface import Store
 
 
@@ -21,6 +23,10 @@ class Cluster:
     """By group, version and plural."""
     services: ServiceAllocator
     kubelets: Kubelets
+    bindings: Bindings
+    """Who is bound to which rules."""
+    tokens: Tokens | None = None
+    """Signs service account tokens; None when there is no key for them."""
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         return self.resources.get((group, version, plural))

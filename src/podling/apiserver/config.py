@@ -28,7 +28,7 @@ class APIServerConfig:
     """Cluster IPs of services; its first address is the `kubernetes` service's."""
     pod_cidr: IPv4Network
     service_account_key: Path | None = None
-    """Private key that signs service account tokens; reserved."""
+    """Private key that signs service account tokens, PEM; None: there are none."""
     kubelet_client_cert: Path | None = None
     """Who we are to kubelets, for logs, exec, attach and port-forward; None: these are refused."""
     kubelet_client_key: Path | None = None

@@ -58,7 +58,7 @@ class Dispatcher:
             if info.path.rstrip("/") not in authn.ANONYMOUS_PATHS:
                 raise errors.unauthorized()
         else:
-            await authz.authorize(request.user, request, info, self._cluster.look)
+            await authz.authorize(self._cluster, request, info)
         if not info.resource:
             return await self._documents.answer(request)
         resource = self._cluster.find(info.group, info.version, info.resource)

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from podling.api import openapi
-from podling.apiserver import errors
+from podling.apiserver import errors, serviceaccounts
+from podling.apiserver.cluster import Cluster
 from podling.apiserver.discovery import Discovery
 from podling.apiserver.metrics import Metrics
 from podling.apiserver.negotiation import accepted
@@ -18,7 +19,10 @@ CHECKS = ("ping", "log", "store")
 
 
 class Documents:
-    def __init__(self, discovery: Discovery, metrics: Metrics, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, cluster: Cluster, discovery: Discovery, metrics: Metrics, ready: Callable[[], bool]
+    ) -> None:
+        self._cluster = cluster
         self._discovery = discovery
         self._metrics = metrics
         self._ready = ready
@@ -38,6 +42,10 @@ class Documents:
                 return json_response(200, version_info(), accepted(request.accept))
             case "/metrics":
                 return Response(200, self._metrics.text(), "text/plain; version=0.0.4")
+            case "/.well-known/openid-configuration":
+                return json_response(200, serviceaccounts.discovery(self._cluster))
+            case "/openid/v1/jwks" if self._cluster.tokens is not None:
+                return json_response(200, self._cluster.tokens.public_keys())
         if top == "openapi":
             return await _openapi(path, request)
         found = self._discovery.answer(request)
@@ -48,7 +56,8 @@ class Documents:
     def _paths(self) -> list[str]:
         return [
             *self._discovery.paths(),
-            "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+            "/.well-known/openid-configuration", "/healthz", "/livez", "/metrics", "/openapi/v2",
+            "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
         ]  # fmt: skip
 
     def _health(self, path: str, request: Request) -> Response:

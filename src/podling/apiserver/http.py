@@ -29,6 +29,8 @@ BACKLOG = 1024
 """Connections the kernel holds for us while we are busy."""
 
 Handle = Callable[[Request], Awaitable[Answer]]
+Authenticate = Callable[[str], Awaitable[User]]
+"""The user of a bearer token; raises APIError 401."""
 _NO_QUERY = Query({})
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -36,8 +38,11 @@ _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 class HttpsServer:
     """Listens for `handle`. `kubelet_ssl` makes the context for upgraded connections to kubelets."""
 
-    def __init__(self, handle: Handle, kubelet_ssl: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self, handle: Handle, authenticate: Authenticate, kubelet_ssl: Callable[[], ssl.SSLContext]
+    ) -> None:
         self._handle = handle
+        self._authenticate = authenticate
         self._kubelet_ssl = kubelet_ssl
         self._web: web.Server | None = None
         self._server: asyncio.Server | None = None
@@ -94,7 +99,7 @@ class HttpsServer:
 
     async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
         try:
-            user = authn.impersonated(_user_of(incoming), incoming.headers)
+            user = authn.impersonated(await self._user_of(incoming), incoming.headers)
             request = await _read(incoming, user)
         except errors.APIError as err:
             return _plain(error_response(err))
@@ -114,18 +119,20 @@ class HttpsServer:
         finally:
             self._streams.discard(task)
 
+    async def _user_of(self, incoming: web.BaseRequest) -> User:
+        """Who the certificate names, else who the token stands for. Raises APIError 401."""
+        transport = incoming.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        user = authn.user_of(certificate)
+        token = authn.bearer_token(incoming.headers)
+        return await self._authenticate(token) if user is ANONYMOUS and token else user
+
     async def _finish(self, request: Request) -> Answer:
         """Handle a request to its end, even if this task is cancelled meanwhile."""
         task = asyncio.ensure_future(self._handle(request))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return await asyncio.shield(task)
-
-
-def _user_of(incoming: web.BaseRequest) -> User:
-    transport = incoming.transport
-    certificate = transport.get_extra_info("peercert") if transport is not None else None
-    return authn.user_of(certificate)
 
 
 async def _read(incoming: web.BaseRequest, user: User) -> Request:

@@ -8,6 +8,7 @@ only ever the client's; `RevisionConflictError` is caught all the same, for stor
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from podling.api.validation import FieldError, validate_create, validate_update
 from podling.apiserver import errors, objects
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.objects import Object
-from podling.apiserver.resource import Resource
+from podling.apiserver.resource import Guard, Resource
 from podling.store.interface import Entry, RevisionConflictError, WriteFailedError
 
 ORPHAN = "orphan"
@@ -128,6 +129,20 @@ async def _store_new(cluster: Cluster, target: Target, obj: Object, *, dry_run: 
 
 Change = Callable[[Object], Object]
 """From the current object (its to keep) to the wanted one; raises APIError."""
+
+
+def guarded(change: Change, guard: Guard | None) -> Change:
+    """`change`, with a look of `guard` at what comes out."""
+    if guard is None:
+        return change
+
+    def checked(current: Object) -> Object:
+        before = copy.deepcopy(current)
+        new = change(current)
+        guard(new, before)
+        return new
+
+    return checked
 
 
 async def update(

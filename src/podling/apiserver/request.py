@@ -13,6 +13,9 @@ from podling.apiserver import errors
 class User:
     name: str
     groups: tuple[str, ...]
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the authenticator knows besides, such as the pod a token is bound to."""
 
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from podling.apiserver.request import Answer, Request
+from podling.apiserver.request import Answer, Request, User
 
 if TYPE_CHECKING:
     from podling.apiserver.cluster import Cluster
@@ -24,6 +24,8 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 
 Finish = Callable[[bool], None]
+Guard = Callable[[Object, Object | None], None]
+"""Looks at an object about to be written and at what it was (None: it is new); may raise APIError."""
 
 
 class Strategy:
@@ -39,6 +41,13 @@ class Strategy:
     """A DELETE that does not say what becomes of dependents leaves them be."""
     returns_deleted = False
     """DELETE answers with the object it removed, not with a Status."""
+
+    async def guard(self, cluster: Cluster, user: User, namespace: str) -> Guard | None:
+        """What must look at whatever `user` writes, where who writes makes a difference."""
+        return None
+
+    async def admit_references(self, cluster: Cluster, namespace: str, obj: Object) -> None:
+        """First step of a create: complete `obj` from other objects it refers to; may raise APIError."""
 
     def prepare_create(self, cluster: Cluster, obj: Object) -> None:
         """Complete or reset fields before validation."""

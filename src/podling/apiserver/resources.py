@@ -22,15 +22,18 @@ from podling.apiserver.handlers import (
     reviews,
     scale,
     streams,
+    token,
     update,
     watch,
 )
 from podling.apiserver.handlers import (
     list as list_,
 )
+from podling.apiserver.rbac.bindings import GROUP as RBAC
 from podling.apiserver.resource import READ, Handler, Resource, Subresource
 from podling.apiserver.strategies.namespace import NamespaceStrategy
 from podling.apiserver.strategies.pod import PodStrategy
+from podling.apiserver.strategies.rbac import RoleBindingStrategy, RoleStrategy
 from podling.apiserver.strategies.service import ServiceStrategy
 from podling.apiserver.strategies.simple import (
     EndpointsStrategy,
@@ -117,6 +120,14 @@ _CORE = (
         plural="serviceaccounts",
         short_names=("sa",),
         strategy=ServiceAccountStrategy(),
+        subresources={
+            "token": Subresource(
+                verbs={"create": token.handle},
+                kind="TokenRequest",
+                group="authentication.k8s.io",
+                version="v1",
+            )
+        },
     ),
     Resource(
         kind="Service",
@@ -188,22 +199,53 @@ _COORDINATION = (
     Resource(kind="Lease", plural="leases", group="coordination.k8s.io", strategy=LeaseStrategy()),
 )
 
-_REVIEWS = (
-    Resource(
-        kind="SelfSubjectAccessReview",
-        plural="selfsubjectaccessreviews",
-        group="authorization.k8s.io",
-        namespaced=False,
+
+def _review(kind: str, plural: str, group: str, handler: Handler, *, namespaced: bool = False) -> Resource:
+    return Resource(
+        kind=kind,
+        plural=plural,
+        group=f"{group}.k8s.io",
+        namespaced=namespaced,
         verbs=("create",),
-        handlers={"create": reviews.handle_access},
+        handlers={"create": handler},
+    )
+
+
+_REVIEWS = (
+    _review("SelfSubjectReview", "selfsubjectreviews", "authentication", reviews.handle_self),
+    _review("TokenReview", "tokenreviews", "authentication", reviews.handle_token),
+    _review(
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+        "authorization",
+        reviews.handle_access,
+        namespaced=True,
+    ),
+    _review(
+        "SelfSubjectAccessReview", "selfsubjectaccessreviews", "authorization", reviews.handle_self_access
+    ),
+    _review("SelfSubjectRulesReview", "selfsubjectrulesreviews", "authorization", reviews.handle_self_rules),
+    _review("SubjectAccessReview", "subjectaccessreviews", "authorization", reviews.handle_access),
+)
+
+_RBAC = (
+    Resource(kind="Role", plural="roles", group=RBAC, strategy=RoleStrategy("roles")),
+    Resource(
+        kind="RoleBinding", plural="rolebindings", group=RBAC, strategy=RoleBindingStrategy("rolebindings")
     ),
     Resource(
-        kind="SelfSubjectReview",
-        plural="selfsubjectreviews",
-        group="authentication.k8s.io",
+        kind="ClusterRole",
+        plural="clusterroles",
+        group=RBAC,
         namespaced=False,
-        verbs=("create",),
-        handlers={"create": reviews.handle_self},
+        strategy=RoleStrategy("clusterroles"),
+    ),
+    Resource(
+        kind="ClusterRoleBinding",
+        plural="clusterrolebindings",
+        group=RBAC,
+        namespaced=False,
+        strategy=RoleBindingStrategy("clusterrolebindings"),
     ),
 )
 
@@ -225,6 +267,7 @@ RESOURCES: tuple[Resource, ...] = (
     *_COORDINATION,
     *_DISCOVERY,
     *_REVIEWS,
+    *_RBAC,
     *_EXTENSIONS,
 )
 

@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import Sequence
 
-from podling.apiserver import authn
+from podling.apiserver import authn, errors, serviceaccounts
 from podling.apiserver.bootstrap import bootstrap
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.clusterip import ServiceAllocator
@@ -24,8 +24,13 @@ from podling.apiserver.http import HttpsServer, server_context
 from podling.apiserver.kubelets import Kubelets
 from podling.apiserver.local import LocalTransport
 from podling.apiserver.metrics import Metrics
+from podling.apiserver.rbac.bindings import Bindings
+from podling.apiserver.rbac.bootstrap import ensure_policy
+from podling.apiserver.request import User
 from podling.apiserver.resources import RESOURCES, VERBS, by_path
+from podling.apiserver.tokens import InvalidTokenError, Tokens
 from podling.client.transport import Transport
+from podling.store.interface import WriteFailedError
 from podling.store.sqlite import SqliteStore
 
 log = logging.getLogger(__name__)
@@ -43,14 +48,20 @@ class APIServer:
             resources=by_path(),
             services=ServiceAllocator(config.service_cidr),
             kubelets=Kubelets(config),
+            bindings=Bindings(self._store),
+            tokens=Tokens(config.service_account_key) if config.service_account_key else None,
         )
         self._ready = False
         self._expiry: asyncio.Task[None] | None = None
+        self._policy: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
         metrics = Metrics(lambda: self._store.revision)
         discovery = Discovery(RESOURCES, f"{config.advertise_address}:{config.port}")
-        documents = Documents(discovery, metrics, lambda: self._ready)
+        documents = Documents(self._cluster, discovery, metrics, lambda: self._ready)
         self._dispatcher = Dispatcher(self._cluster, VERBS, documents, metrics)
-        self._https = HttpsServer(self._dispatcher.handle, lambda: self._cluster.kubelets.ssl_context)
+        self._https = HttpsServer(
+            self._dispatcher.handle, self._authenticate, lambda: self._cluster.kubelets.ssl_context
+        )
 
     @property
     def port(self) -> int:
@@ -74,17 +85,42 @@ class APIServer:
             await self.stop()
             raise
         self._expiry = asyncio.create_task(EventExpiry(self._cluster).run(), name="event expiry")
+        # Behind the first answers, as upstream: nodes and components do not need it.
+        self._policy = asyncio.create_task(self._ensure_policy(), name="RBAC policy")
+        if self._cluster.tokens is not None:
+            self._warming = asyncio.create_task(self._load_key(self._cluster.tokens), name="token key")
         self._ready = True
         log.info("serving on https://%s:%d", config.bind_address, self.port)
 
     async def stop(self) -> None:
         """Close connections, finish writes, close the store; twice is fine."""
         self._ready = False
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for task in (self._expiry, self._policy, self._warming):
+            if task is not None:
+                task.cancel()
         await self._https.stop()
         await self._cluster.kubelets.close()
         await self._store.close()
+
+    async def _ensure_policy(self) -> None:
+        try:
+            await ensure_policy(self._cluster)
+        except (errors.APIError, WriteFailedError) as err:
+            log.error("the default RBAC roles could not be stored: %s", err)
+
+    async def _load_key(self, tokens: Tokens) -> None:
+        """Before the first pod asks for a token, and beside everything else."""
+        try:
+            await asyncio.to_thread(tokens.load)
+        except (OSError, ValueError) as err:
+            log.error("no service account tokens: %s: %s", self._config.service_account_key, err)
+
+    async def _authenticate(self, token: str) -> User:
+        try:
+            return await serviceaccounts.authenticate(self._cluster, token)
+        except InvalidTokenError as err:
+            log.info("refused a token: %s", err)
+            raise errors.unauthorized() from err
 
     def local_transport(self, user: str, groups: Sequence[str]) -> Transport:
         """A way in for a component of this process, with the rights of `user` and `groups`."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from podling.api import meta_v1
+from podling.api import authentication_v1, meta_v1
 from podling.api.resources import Object, info
 from podling.client import codec
 from podling.client.errors import error_from_response, error_from_status
@@ -161,6 +161,16 @@ class Client:
         }
         path = f"/api/v1/namespaces/{namespace}/pods/{pod_name}/binding"
         await self._request("POST", path, body=codec.encode(binding))
+
+    async def create_token(
+        self, namespace: str, account: str, spec: authentication_v1.TokenRequestSpec
+    ) -> authentication_v1.TokenRequestStatus:
+        """A token of a service account, with when it ends."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        wanted = authentication_v1.TokenRequest(spec=spec)
+        answer = await self._request("POST", path, body=codec.encode(wanted))
+        status = codec.decode(authentication_v1.TokenRequest, answer).status
+        return status or authentication_v1.TokenRequestStatus()
 
     async def watch(
         self,

@@ -17,6 +17,7 @@ from podling.api.core_v1 import (
     ServiceAccount,
 )
 from podling.api.discovery_v1 import EndpointSlice
+from podling.api.rbac_v1 import ClusterRole
 from podling.client.client import Client
 from podling.client.informer import Informer
 
@@ -29,6 +30,7 @@ class Informers:
     """Only what the controllers ask for is watched: of service accounts and config maps one name each."""
 
     def __init__(self, client: Client) -> None:
+        self.cluster_roles = Informer(client, ClusterRole)
         self.config_maps = Informer(client, ConfigMap, field_selector=f"metadata.name={ROOT_CA_CONFIG_MAP}")
         self.deployments = Informer(client, Deployment)
         self.endpoint_slices = Informer(client, EndpointSlice)

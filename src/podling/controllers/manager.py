@@ -14,6 +14,7 @@ from typing import Protocol
 from podling.client.client import Client
 from podling.client.events import EventRecorder
 from podling.controllers.cluster_dns import ClusterDNSController
+from podling.controllers.cluster_role_aggregation import ClusterRoleAggregationController
 from podling.controllers.deployment import DeploymentController
 from podling.controllers.endpoints import EndpointsController
 from podling.controllers.endpointslice import EndpointSliceController
@@ -71,6 +72,7 @@ class ControllerManager:
 
         garbage = GarbageCollector(client, informers)
         controllers: list[Controller] = [
+            ClusterRoleAggregationController(client, informers),
             DeploymentController(client, informers, recorder("deployment-controller")),
             EndpointsController(client, informers),
             EndpointSliceController(client, informers),

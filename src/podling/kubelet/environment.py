@@ -15,6 +15,7 @@ from podling.api import core_v1
 from podling.kubelet import names
 from podling.kubelet.expansion import expand
 from podling.kubelet.field_paths import FieldPathError, PodFacts, field_value, resource_value
+from podling.kubelet.tokens import TokenKey
 
 
 class ConfigError(Exception):
@@ -36,6 +37,8 @@ class Sources:
 
     config_maps: Mapping[str, core_v1.ConfigMap | None] = field(default_factory=dict)
     secrets: Mapping[str, core_v1.Secret | None] = field(default_factory=dict)
+    tokens: Mapping[TokenKey, str] = field(default_factory=dict)
+    """The pod's service account tokens that its volumes ask for."""
 
     def data(self, key: ObjectKey) -> dict[str, bytes] | None:
         """All values as bytes, or None when the object does not exist."""

@@ -42,6 +42,7 @@ from podling.kubelet.standalone import NoServer
 from podling.kubelet.static_pods.mirror import MirrorPods
 from podling.kubelet.static_pods.sources import StaticPodSources
 from podling.kubelet.status_manager import StatusManager
+from podling.kubelet.tokens import PodTokens
 from podling.kubelet.userns import UserNamespaces
 from podling.runtime.cri.service import ImageService, RuntimeService
 
@@ -88,6 +89,7 @@ class Kubelet:
                 max_parallel=config.parallel_image_pulls,
             ),
             objects=objects,
+            tokens=PodTokens(self._client, time.time),
             cluster_services=cluster_services.store,
             events=events,
             statuses=StatusManager(self._client, tasks),

@@ -6,6 +6,7 @@ Concurrent requests for one object share one answer: fifty pods of a deployment 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 from podling.api import core_v1
@@ -17,16 +18,21 @@ Fetched = core_v1.ConfigMap | core_v1.Secret | None
 
 
 class ObjectCache:
-    """Nothing is kept longer than a request takes: a restarted container sees the newest values."""
+    """A container that starts sees the newest values: only who says so is given older ones."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._pending: dict[tuple[str, ObjectKey], asyncio.Future[Fetched]] = {}
+        self._kept: dict[tuple[str, ObjectKey], tuple[float, Fetched]] = {}
 
-    async def fetch(self, namespace: str, keys: Iterable[ObjectKey]) -> Sources:
-        """Every object of `keys`; absent ones are None. Raises ClientError."""
+    async def fetch(self, namespace: str, keys: Iterable[ObjectKey], *, max_age_s: float = 0.0) -> Sources:
+        """Every object of `keys`, at most `max_age_s` old; absent ones are None. Raises ClientError.
+
+        The pods of a node look at the same few objects again and again (kube-root-ca.crt is in all of them):
+        with an age one request serves them all.
+        """
         wanted = list(keys)
-        objects = await asyncio.gather(*(self._get(namespace, key) for key in wanted))
+        objects = await asyncio.gather(*(self._get(namespace, key, max_age_s) for key in wanted))
         config_maps: dict[str, core_v1.ConfigMap | None] = {}
         secrets: dict[str, core_v1.Secret | None] = {}
         for key, obj in zip(wanted, objects, strict=True):
@@ -36,15 +42,23 @@ class ObjectCache:
                 secrets[key.name] = obj if isinstance(obj, core_v1.Secret) else None
         return Sources(config_maps=config_maps, secrets=secrets)
 
-    async def _get(self, namespace: str, key: ObjectKey) -> Fetched:
+    async def _get(self, namespace: str, key: ObjectKey, max_age_s: float) -> Fetched:
         slot = (namespace, key)
+        if max_age_s:
+            oldest = time.monotonic() - max_age_s
+            self._kept = {s: kept for s, kept in self._kept.items() if kept[0] > oldest}
+            if slot in self._kept:
+                return self._kept[slot][1]
         pending = self._pending.get(slot)
         if pending is None:
             pending = asyncio.ensure_future(self._request(namespace, key))
             self._pending[slot] = pending
             pending.add_done_callback(lambda _: self._pending.pop(slot, None))
         # Shielded: one pod's end must not fail the others that wait for the same object.
-        return await asyncio.shield(pending)
+        found = await asyncio.shield(pending)
+        if max_age_s:
+            self._kept[slot] = (time.monotonic(), found)
+        return found
 
     async def _request(self, namespace: str, key: ObjectKey) -> Fetched:
         try:

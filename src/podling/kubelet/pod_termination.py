@@ -113,6 +113,7 @@ class PodTermination:
             await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
         self._services.backoff.forget_pod(uid)
         self._services.images.forget_pod(uid)
+        self._services.tokens.forget(uid)
         if in_api:
             await self._services.statuses.delete_pod(self._pod)
         self.removed = True

@@ -15,6 +15,7 @@ from podling.kubelet.events import PodEvents
 from podling.kubelet.images import ImageManager
 from podling.kubelet.objects import ObjectCache
 from podling.kubelet.status_manager import StatusManager
+from podling.kubelet.tokens import PodTokens
 from podling.kubelet.userns import UserNamespaces
 from podling.runtime.cri.service import RuntimeService
 
@@ -26,6 +27,7 @@ class PodServices:
     runtime: RuntimeService
     images: ImageManager
     objects: ObjectCache
+    tokens: PodTokens
     cluster_services: Mapping[tuple[str, str], core_v1.Service]
     """Every Service of the cluster by namespace and name, kept up to date."""
     events: PodEvents

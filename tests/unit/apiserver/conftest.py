@@ -13,6 +13,7 @@ from podling.apiserver.cluster import Cluster
 from podling.apiserver.clusterip import ServiceAllocator
 from podling.apiserver.config import APIServerConfig
 from podling.apiserver.kubelets import Kubelets
+from podling.apiserver.rbac.bindings import Bindings
 from podling.apiserver.resources import by_path
 from podling.store.sqlite import SqliteStore
 from unit.apiserver.harness import API
@@ -39,6 +40,7 @@ async def api(tmp_path: Path) -> AsyncIterator[API]:
         resources=by_path(),
         services=ServiceAllocator(config.service_cidr),
         kubelets=Kubelets(config),
+        bindings=Bindings(store),
     )
     await bootstrap(cluster, 6443)
     yield API(cluster)

@@ -27,7 +27,7 @@ class API:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         metrics = Metrics(lambda: cluster.store.revision)
-        documents = Documents(Discovery(RESOURCES, "127.0.0.1:6443"), metrics, lambda: True)
+        documents = Documents(cluster, Discovery(RESOURCES, "127.0.0.1:6443"), metrics, lambda: True)
         self._dispatcher = Dispatcher(cluster, VERBS, documents, metrics)
         self.warnings = ""
 

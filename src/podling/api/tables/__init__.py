@@ -23,6 +23,7 @@ from podling.api.tables.others import (
 )
 from podling.api.tables.persistent import CLAIMS, PERSISTENT_VOLUMES
 from podling.api.tables.pods import PODS, Summary, summarize
+from podling.api.tables.rbac import BINDINGS, ROLES
 from podling.api.tables.workloads import (
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
@@ -33,6 +34,8 @@ from podling.api.tables.workloads import (
 __all__ = ["Summary", "columns", "row_cells", "summarize"]
 
 _TABLES: Final[dict[str, Table]] = {
+    "ClusterRole": ROLES,
+    "ClusterRoleBinding": BINDINGS,
     "ConfigMap": CONFIG_MAPS,
     "ControllerRevision": CONTROLLER_REVISIONS,
     "Deployment": DEPLOYMENTS,
@@ -47,6 +50,8 @@ _TABLES: Final[dict[str, Table]] = {
     "Pod": PODS,
     "ReplicaSet": REPLICA_SETS,
     "ReplicationController": REPLICATION_CONTROLLERS,
+    "Role": ROLES,
+    "RoleBinding": BINDINGS,
     "Secret": SECRETS,
     "Service": SERVICES,
     "ServiceAccount": SERVICE_ACCOUNTS,

@@ -28,6 +28,16 @@ from podling.api.validation.persistent import (
     check_persistent_volume_update,
 )
 from podling.api.validation.pod import check_pod, check_pod_update
+from podling.api.validation.rbac import (
+    check_cluster_role,
+    check_cluster_role_binding,
+    check_cluster_role_binding_update,
+    check_cluster_role_update,
+    check_role,
+    check_role_binding,
+    check_role_binding_update,
+    check_role_update,
+)
 from podling.api.validation.service import (
     check_endpoint_slice,
     check_endpoint_slice_update,
@@ -58,6 +68,8 @@ from podling.api.validation.workloads import (
 __all__ = ["FieldError", "validate_create", "validate_update"]
 
 _CREATE: Final[dict[str, Callable[[Object, Faults], None]]] = {
+    "ClusterRole": check_cluster_role,
+    "ClusterRoleBinding": check_cluster_role_binding,
     "ConfigMap": check_config_map,
     "ControllerRevision": check_controller_revision,
     "Deployment": check_deployment,
@@ -72,11 +84,15 @@ _CREATE: Final[dict[str, Callable[[Object, Faults], None]]] = {
     "Pod": check_pod,
     "ReplicaSet": check_replica_set,
     "ReplicationController": check_replication_controller,
+    "Role": check_role,
+    "RoleBinding": check_role_binding,
     "Secret": check_secret,
     "Service": check_service,
     "ServiceAccount": check_service_account,
 }
 _UPDATE: Final[dict[str, Callable[[Object, Object, Faults], None]]] = {
+    "ClusterRole": check_cluster_role_update,
+    "ClusterRoleBinding": check_cluster_role_binding_update,
     "ConfigMap": check_config_map_update,
     "ControllerRevision": check_controller_revision_update,
     "Deployment": check_deployment_update,
@@ -88,6 +104,8 @@ _UPDATE: Final[dict[str, Callable[[Object, Object, Faults], None]]] = {
     "PersistentVolumeClaim": check_claim_update,
     "ReplicaSet": check_replica_set_update,
     "ReplicationController": check_replication_controller_update,
+    "Role": check_role_update,
+    "RoleBinding": check_role_binding_update,
     "Secret": check_secret_update,
     "Service": check_service_update,
 }

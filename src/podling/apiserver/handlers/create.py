@@ -22,6 +22,8 @@ async def handle(cluster: Cluster, request: Request, info: RequestInfo, resource
         await noderestriction.check_pod_create(
             cluster, request.user.name.removeprefix(authz.NODE_PREFIX), obj
         )
+    if guard := await resource.strategy.guard(cluster, request.user, info.namespace):
+        guard(obj, None)
     outcome = await create(cluster, info, resource, obj, dry_run=dry_run)
     return render.one(resource, outcome.wire(resource), accept, request, status=201)
 
@@ -42,4 +44,5 @@ async def create(
         await check_accepts_new(cluster, info.namespace, resource.qualified, name)
     if metadata.pop("resourceVersion", None):
         raise errors.APIError(500, "", "resourceVersion should not be set on objects to be created")
+    await resource.strategy.admit_references(cluster, info.namespace, obj)
     return await registry.create(cluster, resource, info.namespace, obj, dry_run=dry_run)

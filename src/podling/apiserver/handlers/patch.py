@@ -29,7 +29,8 @@ async def handle(cluster: Cluster, request: Request, info: RequestInfo, resource
     accept = accepted(request.accept)
     dry_run = options.dry_run(request, "PatchOptions")
     target = registry.Target(resource, info.namespace, info.name)
-    change = patching(request, info, resource)
+    guard = await resource.strategy.guard(cluster, request.user, info.namespace)
+    change = registry.guarded(patching(request, info, resource), guard)
     outcome = await registry.update(cluster, target, change, subresource=info.subresource, dry_run=dry_run)
     return render.one(resource, outcome.wire(resource), accept, request)
 

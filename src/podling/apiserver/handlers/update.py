@@ -21,17 +21,20 @@ async def handle(cluster: Cluster, request: Request, info: RequestInfo, resource
     check_name(obj, info)
     target = registry.Target(resource, info.namespace, info.name)
     wanted = objects.encode(obj)
+    guard = await resource.strategy.guard(cluster, request.user, info.namespace)
     try:
         outcome = await registry.update(
             cluster,
             target,
-            lambda current: objects.decode(wanted),
+            registry.guarded(lambda current: objects.decode(wanted), guard),
             subresource=info.subresource,
             dry_run=dry_run,
         )
     except errors.APIError as err:
         if err.code != 404 or info.subresource or not resource.strategy.create_on_update:
             raise
+        if guard is not None:
+            guard(obj, None)
         outcome = await create(cluster, info, resource, obj, dry_run=dry_run)
     status = 201 if outcome.created else 200
     return render.one(resource, outcome.wire(resource), accept, request, status=status)

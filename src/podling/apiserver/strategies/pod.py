@@ -6,6 +6,7 @@ from podling.api.defaults import initial_status
 from podling.api.times import now_rfc3339
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.resource import Object, Strategy
+from podling.apiserver.strategies.service_account_admission import admit
 
 FINAL_PHASES = ("Succeeded", "Failed")
 
@@ -13,6 +14,9 @@ FINAL_PHASES = ("Succeeded", "Failed")
 class PodStrategy(Strategy):
     generation = True
     returns_deleted = True
+
+    async def admit_references(self, cluster: Cluster, namespace: str, obj: Object) -> None:
+        await admit(cluster, namespace, obj)
 
     def prepare_create(self, cluster: Cluster, obj: Object) -> None:
         obj["status"] = initial_status("Pod", obj)

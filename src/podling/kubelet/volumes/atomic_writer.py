@@ -65,8 +65,8 @@ def _write_files(volume: Path, payload: Payload, gid: int | None) -> Path:
         target.write_bytes(entry.content)
         # The group of fsGroup may read whatever the volume shows (upstream: SetVolumeOwnership).
         target.chmod(entry.mode | 0o440 if gid is not None else entry.mode)
-        if gid is not None:
-            os.chown(target, -1, gid)
+        if gid is not None or entry.uid is not None:
+            os.chown(target, -1 if entry.uid is None else entry.uid, -1 if gid is None else gid)
     return fresh
 
 

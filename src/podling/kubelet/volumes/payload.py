@@ -12,10 +12,13 @@ from pathlib import PurePosixPath
 
 from podling.api import core_v1
 from podling.kubelet import names
+from podling.kubelet.container_config import effective_run_as_user
 from podling.kubelet.environment import ObjectKey, Sources
 from podling.kubelet.field_paths import FieldPathError, PodFacts, field_value, resource_value
+from podling.kubelet.tokens import TokenKey
 
 DEFAULT_MODE = 0o644
+DEFAULT_TOKEN_LIFETIME_S = 3600
 
 
 class VolumeError(Exception):
@@ -26,6 +29,8 @@ class VolumeError(Exception):
 class FileEntry:
     content: bytes
     mode: int
+    uid: int | None = None
+    """Owner; None: root."""
 
 
 Payload = dict[str, FileEntry]
@@ -88,13 +93,44 @@ def _from_projections(
             part = _from_object(key, source.secret.items, source.secret.optional, sources, mode=mode)
         elif source.downward_api is not None:
             part = _from_fields(pod, source.downward_api.items, facts, mode=mode)
+        elif source.service_account_token is not None:
+            part = _from_token(pod, source.service_account_token, sources, mode=mode)
         else:
             raise VolumeError(
-                "this kind of projected source is not supported yet: "
-                "use configMap, secret or downwardAPI, or set automountServiceAccountToken: false"
+                "this kind of projected source is not supported: use configMap, secret, downwardAPI or "
+                "serviceAccountToken"
             )
         payload.update(part)
     return payload
+
+
+def _from_token(
+    pod: core_v1.Pod, projection: core_v1.ServiceAccountTokenProjection, sources: Sources, *, mode: int
+) -> Payload:
+    """Readable by the pod's one user or group where it has one (upstream's KEP 2451), else by all."""
+    token = sources.tokens[token_key(projection)].encode()
+    context = names.pod_spec(pod).security_context
+    owner = _only_user(pod)
+    if owner is not None or (context is not None and context.fs_group is not None):
+        mode = 0o600
+    return {_checked(projection.path): FileEntry(content=token, mode=mode, uid=owner)}
+
+
+def _only_user(pod: core_v1.Pod) -> int | None:
+    spec = names.pod_spec(pod)
+    users = {effective_run_as_user(pod, c) for c in (*spec.init_containers, *spec.containers)}
+    return users.pop() if len(users) == 1 else None
+
+
+def token_key(projection: core_v1.ServiceAccountTokenProjection) -> TokenKey:
+    return TokenKey(projection.audience or "", projection.expiration_seconds or DEFAULT_TOKEN_LIFETIME_S)
+
+
+def pod_tokens(pod: core_v1.Pod) -> set[TokenKey]:
+    """The tokens that the pod's volumes show."""
+    projections = (v.projected for v in names.pod_spec(pod).volumes if v.projected)
+    sources = (source.service_account_token for projected in projections for source in projected.sources)
+    return {token_key(projection) for projection in sources if projection is not None}
 
 
 def _from_object(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from podling.api import core_v1
 from podling.kubelet import names
@@ -18,7 +19,7 @@ from podling.kubelet.events import WARNING
 from podling.kubelet.field_paths import PodFacts
 from podling.kubelet.services import PodServices
 from podling.kubelet.volumes.manager import MountFailure, prepare_volumes, refresh_volumes
-from podling.kubelet.volumes.payload import has_payload, pod_sources
+from podling.kubelet.volumes.payload import has_payload, pod_sources, pod_tokens
 
 REFRESH_S = 60.0
 
@@ -29,6 +30,7 @@ class PodVolumes:
         self._pod = pod
         self._changes = any(has_payload(volume) for volume in names.pod_spec(pod).volumes)
         self._due_at = 0.0
+        self._hurried = False
         self.prepared: Mapping[str, PreparedVolume] | None = None
         """By name; None until all are there."""
 
@@ -37,7 +39,7 @@ class PodVolumes:
         old, new = self._pod.metadata, pod.metadata
         self._pod = pod
         if old.labels != new.labels or old.annotations != new.annotations:
-            self._due_at = 0.0
+            self._due_at, self._hurried = 0.0, True
 
     async def prepare(self) -> None:
         """Make every volume ready. Raises MountFailure, after telling it by event, and ClientError."""
@@ -53,7 +55,8 @@ class PodVolumes:
 
     async def refresh(self) -> None:
         """Show the present values; what cannot be read stays as it was. Raises as `prepare` does."""
-        sources, facts = await self._inputs()
+        hurried, self._hurried = self._hurried, False
+        sources, facts = await self._inputs(max_age_s=0.0 if hurried else REFRESH_S / 2)
         try:
             await refresh_volumes(self._services.config, self._pod, sources=sources, facts=facts)
         except MountFailure as err:
@@ -74,9 +77,13 @@ class PodVolumes:
     def _tell(self, failure: MountFailure) -> None:
         self._services.events.pod(self._pod, WARNING, "FailedMount", str(failure))
 
-    async def _inputs(self) -> tuple[Sources, PodFacts]:
+    async def _inputs(self, *, max_age_s: float = 0.0) -> tuple[Sources, PodFacts]:
         keys = pod_sources(self._pod)
         namespace = names.pod_namespace(self._pod)
-        sources = await self._services.objects.fetch(namespace, keys) if keys else Sources()
+        sources = (
+            await self._services.objects.fetch(namespace, keys, max_age_s=max_age_s) if keys else Sources()
+        )
+        if tokens := pod_tokens(self._pod):
+            sources = replace(sources, tokens=await self._services.tokens.fetch(self._pod, tokens))
         facts = PodFacts(host_ip=self._services.config.node_ip, allocatable=self._services.allocatable)
         return sources, facts

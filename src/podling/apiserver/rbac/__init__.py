@@ -1,0 +1,1 @@
+"""Role-based access control: rules, who is bound to which, what every cluster starts with."""
