@@ -13,7 +13,7 @@ import pytest
 
 from kernel.api_local import LocalAPI, eventually
 from kernel.runtime_local import PARENT, log_text
-from podling.api import core_v1, meta_v1
+from podling.api import core_v1
 from podling.client.errors import NotFoundError
 from podling.kubelet import names
 from podling.kubelet.config import KubeletConfig
@@ -151,7 +151,6 @@ async def test_our_kubelet_runs_pods_on_it(client: CRIClient, tmp_path: Path) ->
     api = LocalAPI(tmp_path)
     await api.start()
     admin = api.local()
-    await admin.create(core_v1.ServiceAccount(metadata=meta_v1.ObjectMeta(name="default")), "default")
     config = KubeletConfig(
         node_name="node-1",
         node_ip="127.0.0.1",

@@ -134,8 +134,6 @@ async def node(local: Local, tmp_path: Path) -> AsyncIterator[Node]:
     api = LocalAPI(tmp_path)
     await api.start()
     made = Node(local, api, tmp_path)
-    account = core_v1.ServiceAccount(metadata=meta_v1.ObjectMeta(name="default"))
-    await made.api.create(account, "default")
     await made.start()
     try:
         yield made
