@@ -81,6 +81,8 @@ class Node:
         self, command: str, container: str, netns: Path | str, conf: dict[str, Any], *, args: str = ""
     ) -> Result | None:
         """One call of our plugin in this process, on the node."""
+        if command in ("GC", "STATUS"):  # which only this version has
+            conf = conf | {"cniVersion": "1.1.0"}
         plugin = load_plugin(MODULES[conf["type"]])
         call = Args(
             command=command,

@@ -55,7 +55,7 @@ def test_version_and_status(node: Node):
         assert status == 0
         assert reply == {
             "cniVersion": "1.0.0",
-            "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+            "supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
         }
     assert node.execute("STATUS", node.bridge(cniVersion="1.1.0")) == (0, None)
 
@@ -81,7 +81,22 @@ def test_loopback_brings_lo_up_and_down(node: Node):
     [
         ("ADD", "{", {}, 6, "error unmarshalling network config"),
         ("ADD", "[]", {}, 6, "must be a JSON object"),
-        ("ADD", "{}", {}, 1, "incompatible CNI versions"),
+        ("ADD", "{}", {}, 7, "invalid network name: ''"),
+        ("ADD", '{"cniVersion": "2.0.0", "name": "x"}', {}, 1, "incompatible CNI versions"),
+        ("CHECK", '{"cniVersion": "0.3.1", "name": "x"}', {}, 1, "does not allow CHECK"),
+        ("GC", '{"cniVersion": "1.0.0", "name": "x"}', {}, 1, "does not allow GC"),
+        ("STATUS", '{"cniVersion": "1.0.0", "name": "x"}', {}, 1, "does not allow STATUS"),
+        ("ADD", '{"cniVersion": "1.0.0", "name": "../x"}', {}, 7, "invalid network name: '../x'"),
+        (
+            "ADD",
+            '{"cniVersion": "1.0.0", "name": "x"}',
+            {"CONTAINERID": "../c"},
+            4,
+            "invalid CNI_CONTAINERID",
+        ),
+        ("ADD", '{"cniVersion": "1.0.0", "name": "x"}', {"IFNAME": "../e"}, 4, "not a valid interface name"),
+        ("ADD", '{"cniVersion": "1.0.0", "name": "x"}', {"IFNAME": "e" * 16}, 4, "longer than 15 bytes"),
+        ("ADD", '{"cniVersion": "1.0.0", "name": "x"}', {"NETNS": ""}, 4, "[CNI_NETNS] missing"),
         ("ADD", '{"cniVersion": "1.0.0", "name": "x"}', {"CONTAINERID": ""}, 4, "[CNI_CONTAINERID] missing"),
         ("ADD", '{"cniVersion": "1.0.0", "name": "x"}', {"NETNS": "/none"}, 3, "failed to open netns"),
         ("ADD", '{"cniVersion": "1.0.0", "name": "x", "vlan": -1}', {}, 7, "invalid VLAN ID -1"),
@@ -113,6 +128,27 @@ def test_an_exhausted_range_as_a_program_says_it(node: Node):
         "failed to allocate for range 0: no IP addresses available in range set: 10.1.2.1-10.1.2.2"
     )
     assert link_names(two) == {"lo"}
+
+
+@needs_reference
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"])
+def test_results_of_every_version_have_the_references_form(node: Node, version: str):
+    seen = []
+    for directory in (REFERENCE, node.bin_dir):
+        pod = node.pod(f"pod-{directory.parent.name}")
+        dual = node.ipam("10.244.1.0/24", "fd00:10:244:1::/64", routes=[{"dst": "10.9.0.0/16"}])
+        conf = node.conf("ptp", cniVersion=version, name=directory.parent.name, ipam=dual)
+        call = {"plugin": "ptp", "directory": directory, "CONTAINERID": "c1", "NETNS": str(pod)}
+        status, result = node.execute("ADD", conf, **call)
+        assert status == 0, result
+        assert result is not None
+        for interface in result.get("interfaces", ()):
+            interface["name"] = interface["name"][:4]
+            del interface["mac"]
+            interface.get("sandbox") and interface.update(sandbox="pod")
+        seen.append(result)
+        assert node.execute("DEL", conf, **call) == (0, None)
+    assert seen[0] == seen[1]
 
 
 @needs_reference

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
+from pathlib import Path
 
 from kernel.runtime_local import PARENT, Local, running
 from podling.linux import mounts
@@ -68,6 +70,28 @@ async def test_half_made_things_are_removed(local: Local) -> None:
     assert local.leftovers() == []
     assert running("sleep 4713") == []
     assert container_id not in core.cgroups.children(f"{PARENT}/poduid-1")
+
+
+async def test_addresses_that_no_sandbox_has_are_free_again(local: Local) -> None:
+    """CNI GC. Who else uses the network and the cache keeps what it has."""
+    (path,) = local.config.cni_conf_dir.iterdir()
+    conf = json.loads(path.read_text()) | {"cniVersion": "1.1.0"}
+    path.write_text(json.dumps(conf))
+    sandbox_id = await local.sandbox()
+    ip = (await local.sandbox_status(sandbox_id)).network.ip
+    leases = Path(conf["plugins"][0]["ipam"]["dataDir"]) / "test"
+    (leases / "10.85.0.99").write_text("gone\r\neth0")
+    cached = json.loads((local.config.cni_cache_dir / f"test-{sandbox_id}-eth0").read_text())
+    foreign = cached | {"containerId": "foreign", "netns": "/run/netns/foreign"}
+    foreign_path = local.config.cni_cache_dir / "test-foreign-eth0"
+    foreign_path.write_text(json.dumps(foreign))
+    (leases / "10.85.0.98").write_text("foreign\r\neth0")
+    await local.restart()
+    reserved = {lease.name for lease in leases.iterdir()} - {"lock", "last_reserved_ip.0"}
+    assert reserved == {ip, "10.85.0.98"}
+    assert foreign_path.exists()
+    foreign_path.unlink()
+    (leases / "10.85.0.98").unlink()
 
 
 async def test_unreadable_record_is_removed(local: Local) -> None:

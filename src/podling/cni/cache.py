@@ -74,6 +74,11 @@ class ResultCache:
         for draft in self._directory.glob(f".*-{container_id}-{ifname}.draft"):
             draft.unlink(missing_ok=True)
 
+    def remove_all_drafts(self) -> None:
+        """For when nothing can be saving."""
+        for draft in self._directory.glob(".*.draft"):
+            draft.unlink(missing_ok=True)
+
     def _read(self, path: Path) -> Attachment | None:
         try:
             return _from_json(json.loads(path.read_bytes()))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podling.cni.types import VERSIONS, CNIError, ConfigError
+from podling.cni.plugins.skel import valid_name
+from podling.cni.types import UNNAMED, VERSIONS, CNIError, ConfigError
 
 SUFFIXES = (".conf", ".conflist", ".json")
 
@@ -39,6 +40,7 @@ class NetworkConfigList:
     cni_version: str
     plugins: tuple[PluginConf, ...]
     disable_check: bool
+    disable_gc: bool
     raw: bytes  # the file's contents as a list, for the cache
     path: str = ""
 
@@ -57,6 +59,14 @@ def config_files(directory: Path) -> list[Path]:
         return sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file())
     except FileNotFoundError:
         return []
+
+
+def watched_files(directory: Path) -> list[Path]:
+    """All files whose change may change the network: also plugins in the folders of networks."""
+    found = config_files(directory)
+    if any(path.suffix == ".conflist" for path in found):
+        found += sorted(directory.glob("*/*.conf"))
+    return found
 
 
 def discover(directory: Path) -> Discovery:
@@ -101,6 +111,11 @@ def _parse_list(raw: dict[str, Any], path: Path | None) -> NetworkConfigList:
     name, plugins = raw.get("name"), raw.get("plugins")
     if not isinstance(name, str) or not name:
         raise ConfigError('error parsing configuration list: no name ("name" is missing or not a string)')
+    if not valid_name(name):
+        raise ConfigError(
+            f"error parsing configuration list: invalid characters in network name {name!r}",
+            "it begins with a letter or digit; then '_', '.' and '-' are allowed too",
+        )
     loaded = _drop_ins(raw, name, path)
     if plugins is None and not loaded:
         raise ConfigError("error parsing configuration list: no 'plugins' key")
@@ -113,7 +128,8 @@ def _parse_list(raw: dict[str, Any], path: Path | None) -> NetworkConfigList:
         name=name,
         cni_version=_version(raw),
         plugins=confs,
-        disable_check=_truth(raw.get("disableCheck")),
+        disable_check=_truth(raw, "disableCheck"),
+        disable_gc=_truth(raw, "disableGC"),
         raw=json.dumps({**raw, "plugins": [conf.raw for conf in confs]}).encode(),
         path=str(path or ""),
     )
@@ -121,7 +137,7 @@ def _parse_list(raw: dict[str, Any], path: Path | None) -> NetworkConfigList:
 
 def _drop_ins(raw: dict[str, Any], name: str, path: Path | None) -> list[dict[str, Any]]:
     """Plugins of the folder named after the network (CNI spec 1.1, `loadOnlyInlinedPlugins`)."""
-    if path is None or path.suffix != ".conflist" or _truth(raw.get("loadOnlyInlinedPlugins")) or "/" in name:
+    if path is None or path.suffix != ".conflist" or _truth(raw, "loadOnlyInlinedPlugins"):
         return []
     found = []
     for file in sorted((path.parent / name).glob("*.conf")):
@@ -145,17 +161,27 @@ def _parse_plugin(place: int, raw: Any) -> PluginConf:
 
 def _version(raw: dict[str, Any]) -> str:
     """The newest of the versions on offer that we speak."""
-    offered: Sequence[Any] = [raw.get("cniVersion"), *(raw.get("cniVersions") or ())]
+    more = raw.get("cniVersions")
+    if not isinstance(more or [], list):
+        raise ConfigError(f"invalid type for cniVersions: must be a list, not {more!r}")
+    offered: Sequence[Any] = [raw.get("cniVersion"), *(more or ())]
+    offered = [version for version in offered if version] or [UNNAMED]
     known = [version for version in VERSIONS if version in offered]
     if known:
         return known[-1]
-    said = ", ".join(str(version) for version in offered if version) or "none"
+    said = ", ".join(map(str, offered))
     raise ConfigError(f"unsupported cniVersion: {said}", f"supported are {', '.join(VERSIONS)}")
 
 
-def _truth(value: Any) -> bool:
+def _truth(raw: dict[str, Any], key: str) -> bool:
+    value = raw.get(key)
     # libcni takes the strings too, since people write them.
-    return value is True or (isinstance(value, str) and value.lower() == "true")
+    words = {"true": True, "false": False}
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ConfigError(f'error parsing configuration list: invalid value "{value}" for {key}')
 
 
 def plugin_conf(
@@ -164,6 +190,7 @@ def plugin_conf(
     *,
     capability_args: dict[str, Any],
     prev_result: dict[str, Any] | None,
+    valid_attachments: Sequence[tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """What a plugin gets on stdin (CNI spec, "Deriving execution configuration")."""
     raw = {key: value for key, value in plugin.raw.items() if key != "capabilities"}
@@ -173,4 +200,8 @@ def plugin_conf(
         raw["runtimeConfig"] = {**(raw.get("runtimeConfig") or {}), **wanted}
     if prev_result is not None:
         raw["prevResult"] = prev_result
+    if valid_attachments is not None:  # of GC
+        raw["cni.dev/valid-attachments"] = [
+            {"containerID": container_id, "ifname": ifname} for container_id, ifname in valid_attachments
+        ]
     return raw

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from podling.cni.types import INVALID_CONFIG, Args, CNIError, Result, parse_args
 
 log = logging.getLogger(__name__)
 
+IFNAME = "eth0"  # of a container's first network
 TIMEOUT_S = 60.0  # for one plugin; a kubelet gives a sandbox two minutes
 
 
@@ -95,8 +96,8 @@ class CNI:
 
     def _state(self) -> object:
         # A few stats cost less than keeping an inotify watch on a directory that may not exist yet.
-        stats = [(path, path.stat()) for path in config.config_files(self._conf_dir)]
-        return [(path.name, info.st_ino, info.st_mtime_ns, info.st_size) for path, info in stats]
+        stats = [(path, path.stat()) for path in config.watched_files(self._conf_dir)]
+        return [(path, info.st_ino, info.st_mtime_ns, info.st_size) for path, info in stats]
 
     async def _prepare(self, network: NetworkConfigList) -> None:
         for plugin in network.plugins:
@@ -113,7 +114,7 @@ class CNI:
         self,
         container_id: str,
         netns: str | Path,
-        ifname: str = "eth0",
+        ifname: str = IFNAME,
         args: Mapping[str, str] | None = None,
         capability_args: Mapping[str, Any] | None = None,
     ) -> Result:
@@ -122,6 +123,7 @@ class CNI:
         `args` become CNI_ARGS; `capability_args` (portMappings, bandwidth, mac, ...) go to the plugins that
         ask for them.
         """
+        skel.check_attachment(container_id, ifname)
         network = self.network()
         if network is None:
             raise self._no_network()
@@ -197,7 +199,7 @@ class CNI:
         self,
         container_id: str,
         netns: str | Path | None = None,
-        ifname: str = "eth0",
+        ifname: str = IFNAME,
         args: Mapping[str, str] | None = None,
         capability_args: Mapping[str, Any] | None = None,
     ) -> None:
@@ -206,6 +208,7 @@ class CNI:
         The cached configuration, result and arguments of ADD are used; without them the present configuration
         and what is passed here.
         """
+        skel.check_attachment(container_id, ifname)
         attachments = await asyncio.to_thread(self._recall, container_id, ifname)
         for entry in attachments:
             call = _Call(
@@ -239,6 +242,8 @@ class CNI:
     ) -> None:
         """DEL in reverse order. A plugin that fails does not keep the others from cleaning up."""
         failure: CNIError | None = None
+        if network.cni_version < "0.4.0":  # before that DEL got no result
+            previous = None
         for plugin in reversed(network.plugins):
             args = self._args(network, plugin, "DEL", call, previous)
             try:
@@ -248,9 +253,39 @@ class CNI:
         if failure:
             raise failure
 
+    async def gc(self, valid: Iterable[tuple[str, str]]) -> None:
+        """Remove what belongs to no attachment of `valid`, pairs of container ID and interface name.
+
+        Cached attachments of the network are deleted as ever; then, from version 1.1.0 on, its plugins are
+        told what is still there (CNI spec, "GC: Clean up any stale resources"). The caller sees to it that
+        nothing is attached or detached meanwhile. All of it is tried; the first `CNIError` is raised.
+        """
+        network = self.network()
+        if network is None or network.disable_gc:
+            return
+        kept = list(dict.fromkeys(valid))
+        failure: CNIError | None = None
+        await asyncio.to_thread(self._cache.remove_all_drafts)
+        for entry in await asyncio.to_thread(self._cache.all):
+            if entry.network != network.name or (entry.container_id, entry.ifname) in kept:
+                continue
+            try:
+                await self.delete(entry.container_id, entry.netns, entry.ifname)
+            except CNIError as err:
+                failure = failure or err
+        call = _Call(container_id="", netns="", ifname="", args=(), capability_args={})
+        for plugin in network.plugins if network.cni_version >= "1.1.0" else ():
+            args = self._args(network, plugin, "GC", call, None, valid=kept)
+            try:
+                await invoke(plugin.type, args, timeout_s=self._timeout_s)
+            except CNIError as err:
+                failure = failure or err
+        if failure:
+            raise failure
+
     # --- looking
 
-    async def check(self, container_id: str, netns: str | Path, ifname: str = "eth0") -> None:
+    async def check(self, container_id: str, netns: str | Path, ifname: str = IFNAME) -> None:
         """CHECK with the cached result; `CNIError` says what differs."""
         attachments = await asyncio.to_thread(self._cache.find, container_id, ifname)
         if not attachments:
@@ -298,7 +333,7 @@ class CNI:
             )
         return NetworkStatus(ready=True)
 
-    def cached(self, container_id: str, ifname: str = "eth0") -> Result | None:
+    def cached(self, container_id: str, ifname: str = IFNAME) -> Result | None:
         """The result of an earlier ADD, also one of a library that ran before this one."""
         for entry in self._cache.find(container_id, ifname):
             if entry.result is not None:
@@ -337,6 +372,8 @@ class CNI:
         command: str,
         call: _Call,
         previous: dict[str, Any] | None,
+        *,
+        valid: Sequence[tuple[str, str]] | None = None,
     ) -> Args:
         text = ";".join(f"{key}={value}" for key, value in call.args)
         parse_args(text)
@@ -348,6 +385,10 @@ class CNI:
             args=text,
             path=self._path,
             conf=config.plugin_conf(
-                network, plugin, capability_args=call.capability_args, prev_result=previous
+                network,
+                plugin,
+                capability_args=call.capability_args,
+                prev_result=previous,
+                valid_attachments=valid,
             ),
         )

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
     IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 NEWEST = VERSIONS[-1]
+UNNAMED = VERSIONS[0]  # what a document without cniVersion is (CNI spec 0.2.0)
 
 # CNI spec, "Well-known error codes"; from 100 on they are a plugin's own. 999 is what the reference plugins
 # give to everything they have no code for.
@@ -97,7 +98,7 @@ class Args:
 
     @property
     def version(self) -> str:
-        return str(self.conf.get("cniVersion", NEWEST))
+        return str(self.conf.get("cniVersion") or UNNAMED)
 
     @property
     def valid_attachments(self) -> set[tuple[str, str]]:
@@ -107,7 +108,7 @@ class Args:
 
     def prev_result(self) -> Result | None:
         previous = self.conf.get("prevResult")
-        return Result.from_json(previous) if previous else None
+        return Result.from_json(previous, self.version) if previous else None
 
 
 def parse_args(text: str) -> list[tuple[str, str]]:
@@ -254,27 +255,39 @@ class Result:
     dns: DNS = DNS()
 
     @classmethod
-    def from_json(cls, raw: Any) -> Result:
-        """Read a result of any version since 0.3.0. `CNIError` DECODING_FAILURE says what is wrong."""
+    def from_json(cls, raw: Any, version: str = UNNAMED) -> Result:
+        """Read a result of any version; `version` is that of the call, for one that names none.
+
+        `CNIError` DECODING_FAILURE says what is wrong.
+        """
         if not isinstance(raw, dict):
             raise CNIError(DECODING_FAILURE, f"a result must be a JSON object, not {type(raw).__name__}")
-        version = str(raw.get("cniVersion") or "0.1.0")
+        version = str(raw.get("cniVersion") or version)
         if version not in VERSIONS:
             raise CNIError(INCOMPATIBLE_VERSION, f"cannot read a result of CNI version {version}")
         try:
+            dns = DNS.from_json(raw.get("dns") or {})
+            if version < "0.3.0":
+                return _from_old_json(raw, dns)
             return cls(
                 interfaces=tuple(map(Interface.from_json, raw.get("interfaces") or ())),
                 ips=tuple(map(IPConfig.from_json, raw.get("ips") or ())),
                 routes=tuple(map(CNIRoute.from_json, raw.get("routes") or ())),
-                dns=DNS.from_json(raw.get("dns") or {}),
+                dns=dns,
             )
         except (KeyError, ValueError, TypeError, AttributeError) as err:
             reason = f"missing key {err}" if isinstance(err, KeyError) else str(err)
             raise CNIError(DECODING_FAILURE, f"invalid result: {reason}") from err
 
     def to_json(self, version: str) -> dict[str, Any]:
-        """In the form of `version`, which must be one of `VERSIONS`."""
+        """In the form of `version`, which must be one of `VERSIONS`.
+
+        `CNIError` INCOMPATIBLE_VERSION when it cannot be told in that form: before 0.3.0 there are no
+        interfaces, at most one address of each family, and at least one.
+        """
         text: dict[str, Any] = {"cniVersion": version}
+        if version < "0.3.0":
+            return text | _old_json(self) | {"dns": self.dns.to_json()}
         if self.interfaces:
             text["interfaces"] = [interface.to_json(version) for interface in self.interfaces]
         if self.ips:
@@ -295,6 +308,35 @@ class Result:
                 and self.interfaces[ip.interface].sandbox
             )
         ]
+
+
+_OLD_KEYS = {4: "ip4", 6: "ip6"}
+
+
+def _from_old_json(raw: Mapping[str, Any], dns: DNS) -> Result:
+    """CNI spec 0.2.0, "Result": an address of each family, with its routes."""
+    parts = [part for key in _OLD_KEYS.values() if (part := raw.get(key))]
+    return Result(
+        ips=tuple(
+            IPConfig.from_json({"address": part["ip"], "gateway": part.get("gateway")}) for part in parts
+        ),
+        routes=tuple(CNIRoute.from_json(route) for part in parts for route in part.get("routes") or ()),
+        dns=dns,
+    )
+
+
+def _old_json(result: Result) -> dict[str, Any]:
+    text: dict[str, Any] = {}
+    for version, key in _OLD_KEYS.items():
+        ip = next((ip for ip in result.ips if ip.address.version == version), None)
+        if ip is not None:
+            routes = [route.to_json("0.2.0") for route in result.routes if route.dst.version == version]
+            text[key] = {"ip": str(ip.address)} | _set(gateway=str(ip.gateway or ""), routes=routes)
+    if not text:
+        raise CNIError(
+            INCOMPATIBLE_VERSION, "cannot convert: no valid IP addresses", "use version 0.3.0 or newer"
+        )
+    return text
 
 
 def _set(**fields: Any) -> dict[str, Any]:

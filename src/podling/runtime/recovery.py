@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from podling.cni.library import IFNAME
 from podling.cni.types import CNIError
 from podling.linux import mounts, netns
 from podling.linux.pidfd import Process, command_line
@@ -222,11 +223,27 @@ async def _forget_strangers(core: Core) -> None:
         log.info("container %s has no record: removing it", leftover.name[:12])
         with suppress(OCIError):
             await core.crun.delete(leftover.name)
-    ours = str(core.config.netns_dir / NETNS_PREFIX)
     for attachment in core.cni.attachments():
-        if attachment.netns.startswith(ours) and attachment.container_id not in known:
+        if attachment.netns.startswith(_our_netns(core)) and attachment.container_id not in known:
             with suppress(CNIError):
                 await core.cni.delete(attachment.container_id, attachment.netns, attachment.ifname)
+
+
+async def collect_network_garbage(core: Core) -> None:
+    """CNI GC: plugins let go of all that no sandbox has. Before the first sandbox is run or stopped.
+
+    Attachments of other runtimes, who may share the cache and the network's name, stay valid.
+    """
+    others = [a for a in core.cni.attachments() if not a.netns.startswith(_our_netns(core))]
+    valid = [(sandbox_id, IFNAME) for sandbox_id in core.sandboxes]
+    try:
+        await core.cni.gc([*valid, *((other.container_id, other.ifname) for other in others)])
+    except CNIError as err:
+        log.warning("CNI garbage collection: %s", err)
+
+
+def _our_netns(core: Core) -> str:
+    return str(core.config.netns_dir / NETNS_PREFIX)
 
 
 def _sweep(core: Core) -> None:

@@ -93,6 +93,9 @@ def cni_arguments(record: SandboxRecord) -> dict[str, Any]:
     with contextlib.suppress(ValueError):  # refused when the sandbox was made
         if limits := bandwidth_of(record.config.annotations):
             capabilities["bandwidth"] = limits
+    dns = record.config.dns_config
+    if dns is not None and (dns.servers or dns.searches or dns.options):
+        capabilities["dns"] = {"servers": dns.servers, "searches": dns.searches, "options": dns.options}
     return {
         "args": {
             "IgnoreUnknown": "1",

@@ -68,6 +68,7 @@ class Runtime(StoreImageService):
             log.error("%s", problem)
         await recovery.recover(self.core)
         await self.core.cni.load()
+        await recovery.collect_network_garbage(self.core)
         await self._streaming.start()
 
     async def stop(self) -> None:

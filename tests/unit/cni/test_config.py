@@ -61,12 +61,20 @@ def test_the_single_configuration_of_the_dind_cluster():
         (LIST | {"plugins": [BRIDGE, 7]}, "plugin config 1"),
         (LIST | {"plugins": [{"type": "../evil"}]}, "invalid plugin type"),
         (LIST | {"cniVersion": "9.9.9"}, "unsupported cniVersion: 9.9.9"),
-        ({"name": "x", "type": "bridge"}, "unsupported cniVersion: none"),
+        (LIST | {"cniVersions": "1.0.0"}, "invalid type for cniVersions"),
+        (LIST | {"cniVersion": "2.0.0", "cniVersions": ["3.0.0"]}, "unsupported cniVersion: 2.0.0, 3.0.0"),
+        (LIST | {"name": "../../etc/passwd"}, "invalid characters in network name"),
+        (LIST | {"name": "."}, "invalid characters in network name"),
+        (LIST | {"disableCheck": "perhaps"}, 'invalid value "perhaps" for disableCheck'),
+        (LIST | {"disableGC": 1}, 'invalid value "1" for disableGC'),
+        (LIST | {"loadOnlyInlinedPlugins": []}, 'invalid value "[]" for loadOnlyInlinedPlugins'),
+        ({"cniVersion": "1.0.0", "name": "x", "loadOnlyInlinedPlugins": True}, "no 'plugins' key"),
         ({"cniVersion": "1.0.0", "name": "x"}, 'missing "type"'),
     ],
 )
 def test_what_is_wrong_is_said_with_the_files_name(tmp_path: Path, conf: Any, words: str):
-    suffix = "conf" if isinstance(conf, dict) and "plugins" not in conf else "conflist"
+    single = isinstance(conf, dict) and not conf.keys() & {"plugins", "loadOnlyInlinedPlugins"}
+    suffix = "conf" if single else "conflist"
     path = write(tmp_path, f"10.{suffix}", conf)
     with pytest.raises(ConfigError) as info:
         load_file(path)
@@ -83,6 +91,18 @@ def test_the_newest_common_version_is_taken():
     assert (
         parse(json.dumps(LIST | {"cniVersions": ["0.4.0", "1.1.0", "7.0.0"]}).encode()).cni_version == "1.1.0"
     )
+
+
+def test_a_document_without_a_version_is_of_the_first():
+    assert parse(b'{"name": "x", "type": "bridge"}').cni_version == "0.1.0"
+
+
+@pytest.mark.parametrize("word", [True, "true", "True"])
+def test_what_is_not_to_be_done_is_said_as_people_write_it(word: object):
+    network = parse(json.dumps(LIST | {"disableCheck": word, "disableGC": word}).encode())
+    assert network.disable_check
+    assert network.disable_gc
+    assert not parse(json.dumps(LIST | {"disableGC": "false"}).encode()).disable_gc
 
 
 def test_plugins_are_added_from_the_folder_of_the_network(tmp_path: Path):

@@ -189,7 +189,12 @@ def test_check_finds_the_reservation_gone(plugin: HostLocal):
 def test_gc_frees_what_no_valid_attachment_has(plugin: HostLocal):
     plugin.add("c1")
     plugin.add("c2")
-    plugin.call("GC", "", **{"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}]})
+    plugin.call(
+        "GC",
+        "",
+        cniVersion="1.1.0",
+        **{"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}]},
+    )
     assert plugin.files() == {"lock", "last_reserved_ip.0", "10.1.2.3"}
 
 

@@ -57,7 +57,7 @@ def test_del_needs_nothing_of_what_add_has_checked(kind: str):
 
 @pytest.mark.parametrize("kind", MAIN)
 def test_versions_are_refused_or_taken(kind: str):
-    for version in ("0.1.0", "0.2.0", "1.2.0", "", "x"):
+    for version in ("0.0.9", "1.2.0", "x"):
         with pytest.raises(CNIError, match="incompatible CNI versions"):
             call(kind, "ADD", cniVersion=version)
     for version in VERSIONS:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from podling.cni.types import (
@@ -12,7 +14,7 @@ from podling.cni.types import (
     parse_args,
 )
 
-NEWEST = {
+NEWEST: dict[str, Any] = {
     "cniVersion": "1.1.0",
     "interfaces": [
         {"name": "cni0", "mac": "0a:58:0a:f4:01:01", "mtu": 1500},
@@ -52,6 +54,35 @@ def test_every_version_reads_back_to_the_same(version: str):
     assert Result.from_json(text).to_json(version) == text
 
 
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_before_0_3_there_is_one_address_a_family_with_its_routes(version: str):
+    result = Result.from_json(NEWEST | {"ips": [*NEWEST["ips"], {"address": "10.244.1.3/24"}]})
+    text = result.to_json(version)
+    assert text == {
+        "cniVersion": version,
+        "ip4": {
+            "ip": "10.244.1.2/24",
+            "gateway": "10.244.1.1",
+            "routes": [{"dst": "0.0.0.0/0", "gw": "10.244.1.1"}],
+        },
+        "ip6": {"ip": "fd00::2/64"},
+        "dns": {"nameservers": ["10.96.0.10"], "search": ["cluster.local"]},
+    }
+    again = Result.from_json(text)
+    assert [str(ip.address) for ip in again.ips] == ["10.244.1.2/24", "fd00::2/64"]
+    assert [str(route.dst) for route in again.routes] == ["0.0.0.0/0"]
+    assert again.interfaces == ()
+    with pytest.raises(CNIError, match="no valid IP addresses") as info:
+        Result().to_json(version)
+    assert info.value.code == INCOMPATIBLE_VERSION
+
+
+def test_a_result_that_names_no_version_has_that_of_its_call():
+    text = {"ips": [{"address": "10.0.0.2/24"}]}
+    assert Result.from_json(text).ips == ()  # as 0.1.0, which has no such key
+    assert str(Result.from_json(text, "1.0.0").ips[0].address) == "10.0.0.2/24"
+
+
 def test_an_empty_result_has_dns_as_the_reference_prints_it():
     assert Result().to_json("1.0.0") == {"cniVersion": "1.0.0", "dns": {}}
 
@@ -67,7 +98,7 @@ def test_addresses_of_the_container():
     [
         ([], DECODING_FAILURE, "must be a JSON object"),
         ({"cniVersion": "2.0.0"}, INCOMPATIBLE_VERSION, "2.0.0"),
-        ({}, INCOMPATIBLE_VERSION, "0.1.0"),
+        ({"ip4": {"gateway": "10.0.0.1"}}, DECODING_FAILURE, "missing key 'ip'"),
         ({"cniVersion": "1.0.0", "ips": [{}]}, DECODING_FAILURE, "missing key 'address'"),
         ({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.0.1/8"}]}, DECODING_FAILURE, "10.0.0.0.1"),
         ({"cniVersion": "1.0.0", "ips": 7}, DECODING_FAILURE, "invalid result"),

@@ -69,7 +69,7 @@ def read_answer(kind: str, args: Args, *, status: int, stdout: bytes, stderr: by
             raise CNIError(
                 PLUGIN_FAILED, f"{what}: ended well but printed no result", noise and f"stderr: {noise}"
             )
-        return Result.from_json(reply)
+        return Result.from_json(reply, args.version)
     if isinstance(reply, dict) and "code" in reply:
         code = reply["code"] if isinstance(reply["code"], int) else INTERNAL
         raise CNIError(code, f"{what} failed: {reply.get('msg', '')}", str(reply.get("details", "")))

@@ -20,6 +20,7 @@ from podling.cni.types import (
     IO_FAILURE,
     KERNEL_REFUSED,
     NEWEST,
+    UNNAMED,
     VERSIONS,
     Args,
     CNIError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
 
+SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}  # the version of the spec that brought it
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 IFNAME_MAX = 15  # bytes: IFNAMSIZ less the NUL
 
@@ -88,7 +90,14 @@ def check_args(args: Args) -> None:
             "incompatible CNI versions",
             f'config is "{args.version}", plugin supports [{supported}]',
         )
-    if not _valid_name(args.name):
+    oldest = SINCE.get(args.command, VERSIONS[0])
+    if args.version < oldest:
+        raise CNIError(
+            INCOMPATIBLE_VERSION,
+            f"config version does not allow {args.command}",
+            f'config is "{args.version}", {args.command} came with {oldest}',
+        )
+    if not valid_name(args.name):
         raise CNIError(
             INVALID_CONFIG, f"invalid network name: {args.name!r}", "letters, digits, '_', '.', '-'"
         )
@@ -106,9 +115,14 @@ def check_args(args: Args) -> None:
     ]
     if missing:
         raise CNIError(INVALID_ENVIRONMENT, "required env variables [" + ",".join(missing) + "] missing")
-    if not _valid_name(args.container_id):
-        raise CNIError(INVALID_ENVIRONMENT, f"invalid CNI_CONTAINERID: {args.container_id!r}")
-    _check_ifname(args.ifname)
+    check_attachment(args.container_id, args.ifname)
+
+
+def check_attachment(container_id: str, ifname: str) -> None:
+    """Refuse what cannot be part of a file's name, or no interface's name."""
+    if not valid_name(container_id):
+        raise CNIError(INVALID_ENVIRONMENT, f"invalid CNI_CONTAINERID: {container_id!r}")
+    _check_ifname(ifname)
 
 
 def _check_shapes(conf: Mapping[str, Any]) -> None:
@@ -126,7 +140,8 @@ def _check_shapes(conf: Mapping[str, Any]) -> None:
         raise CNIError(DECODING_FAILURE, "error unmarshalling network config: " + "; ".join(wrong))
 
 
-def _valid_name(text: str) -> bool:
+def valid_name(text: str) -> bool:
+    """Whether it may be the name of a network, or a container ID."""
     # CNI spec: alphanumerics first, then also "_", "." and "-". It keeps names usable as file names.
     return bool(text) and text[0].isalnum() and text.isascii() and not text.strip(NAME_CHARACTERS)
 
@@ -208,7 +223,7 @@ def _read_conf(command: str) -> dict[str, Any]:
     if not isinstance(conf, dict):
         raise CNIError(DECODING_FAILURE, "the network config must be a JSON object")
     if "cniVersion" not in conf:
-        conf["cniVersion"] = "0.1.0"  # what its absence means since spec 0.2
+        conf["cniVersion"] = UNNAMED
     return conf
 
 
