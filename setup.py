@@ -1,29 +1,35 @@
-"""The one thing pyproject.toml cannot say: compile pause.c into the package.
+"""The one thing pyproject.toml cannot say: compile our C programs into the package.
 
-Without a C compiler the package is still built; `podling.pause.build.pause_path` then says what to install.
+Without a C compiler the package is still built; who needs a program is then told what to install.
 """
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
 from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).parent / "src"))
+
+from podling.linux.cbuild import BuildError
+from podling.network.flannel.forwarder import FORWARDER
+from podling.pause.build import PAUSE
+
+PROGRAMS = {"pause": PAUSE, "network/flannel": FORWARDER}
+"""By their folder in the package."""
 
 
-class BuildWithPause(build_py):
+class BuildWithPrograms(build_py):
     def run(self) -> None:
         super().run()
-        pause = runpy.run_path(str(HERE / "src/podling/pause/build.py"))
-        folder = Path("src" if self.editable_mode else self.build_lib, "podling/pause")
-        try:
-            pause["build"](folder / "pause")
-        except pause["PauseBuildError"] as err:
-            print(f"warning: {err}", file=sys.stderr)
+        for folder, program in PROGRAMS.items():
+            target = Path("src" if self.editable_mode else self.build_lib, "podling", folder, program.name)
+            try:
+                program.build(target)
+            except BuildError as err:
+                print(f"warning: {err}", file=sys.stderr)
 
 
 class BinaryDistribution(Distribution):
@@ -32,4 +38,4 @@ class BinaryDistribution(Distribution):
         return True
 
 
-setup(cmdclass={"build_py": BuildWithPause}, distclass=BinaryDistribution)
+setup(cmdclass={"build_py": BuildWithPrograms}, distclass=BinaryDistribution)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,17 +28,18 @@ LOOPBACK = IPv4Address("127.0.0.1")
 class LocalAPI:
     """A server that can be stopped and started again on the same store and port."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: IPv4Address = LOOPBACK) -> None:
+        self._address = address
         self._ca = pki.make_ca()
         ca_cert, _ = self._ca.write(directory, "ca")
-        cert, key = pki.issue(self._ca, "kube-apiserver", addresses=[LOOPBACK]).write(directory, "apiserver")
+        cert, key = pki.issue(self._ca, "kube-apiserver", addresses=[address]).write(directory, "apiserver")
         # Chosen beforehand: the `kubernetes` endpoints name the port before the server listens.
-        with socket.create_server((str(LOOPBACK), 0)) as free:
+        with socket.create_server((str(address), 0)) as free:
             port: int = free.getsockname()[1]
         self._config = APIServerConfig(
-            bind_address=str(LOOPBACK),
+            bind_address=str(address),
             port=port,
-            advertise_address=LOOPBACK,
+            advertise_address=address,
             tls_cert=cert,
             tls_key=key,
             client_ca=ca_cert,
@@ -57,10 +60,32 @@ class LocalAPI:
     def local(self, user: str = "admin", *groups: str) -> Client:
         return Client(self.server.local_transport(user, groups or ("system:masters",)))
 
+    @property
+    def url(self) -> str:
+        return f"https://{self._address}:{self.server.port}"
+
+    def kubeconfig(self, path: Path, user: str, *groups: str) -> Path:
+        """A file with which a process of its own reaches this server."""
+        pair = pki.issue(self._ca, user, organizations=groups)
+
+        def b64(data: bytes) -> str:
+            return base64.b64encode(data).decode()
+
+        cluster = {"server": self.url, "certificate-authority-data": b64(self._ca.cert_pem)}
+        who = {"client-certificate-data": b64(pair.cert_pem), "client-key-data": b64(pair.key_pem)}
+        document = {
+            "clusters": [{"name": "local", "cluster": cluster}],
+            "users": [{"name": user, "user": who}],
+            "contexts": [{"name": "local", "context": {"cluster": "local", "user": user}}],
+            "current-context": "local",
+        }
+        path.write_text(json.dumps(document))
+        return path
+
     def https(self, user: str = "admin", *groups: str) -> Client:
         pair = pki.issue(self._ca, user, organizations=groups or ("system:masters",))
         config = ClientConfig(
-            server=f"https://127.0.0.1:{self.server.port}",
+            server=self.url,
             ca_data=self._ca.cert_pem,
             cert_data=pair.cert_pem,
             key_data=pair.key_pem,

@@ -27,6 +27,11 @@ class Namespaces:
         self.made.append(path)
         return path
 
+    def remove(self, path: Path) -> None:
+        """Before the test's end."""
+        self.made.remove(path)
+        remove_netns(path)
+
 
 @pytest.fixture
 def namespaces(tmp_path: Path) -> Iterator[Namespaces]:

@@ -15,7 +15,8 @@ from podling.api.core_v1 import Node, NodeAddress
 from podling.client.client import Client
 from podling.linux.netlink import Netlink, Route
 from podling.linux.netns import open_netns
-from podling.network.routes import RTPROT_PODLING, RouteSync
+from podling.network.route_table import RTPROT_PODLING
+from podling.network.routes import RouteSync
 
 __all__ = ["namespaces"]
 

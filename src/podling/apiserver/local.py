@@ -56,6 +56,9 @@ class LocalTransport:
         else:
             yield _LocalStream(answer.status, _single(answer.body))
 
+    async def reconnect(self) -> None:
+        """There is no connection to lose."""
+
     async def close(self) -> None:
         """Nothing to close; the server outlives its transports."""
 

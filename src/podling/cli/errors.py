@@ -15,7 +15,7 @@ _EXPECTED = {
     "podling.runtime.byhand.errors": ("HandError",),
     "podling.runtime.images.errors": ("ImageError",),
     "podling.linux.nft": ("NFTError",),
-    "podling.pause.build": ("PauseBuildError",),
+    "podling.linux.cbuild": ("BuildError",),
 }
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "logs": ("podling.cli.logs", "Show the output of a container"),
     "image": ("podling.cli.image", "Build, load, list and remove images"),
     "cni": ("podling.cli.cni", "Install the CNI plugins"),
+    "flannel": ("podling.cli.flannel", "Run flannel's daemon alone, beside another kubelet"),
     "agent": ("podling.cli.agent", "Run the node agent"),
     "server": ("podling.cli.server", "Run the control plane"),
 }

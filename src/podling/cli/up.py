@@ -21,6 +21,13 @@ from podling.cli.options import cluster_name
     help="Let nodes and pods reach what this machine reaches. [default: egress]",
 )
 @click.option(
+    "--network",
+    default="bridge",
+    show_default=True,
+    metavar="flannel:vxlan|flannel:host-gw|flannel:udp|bridge|FILE",
+    help="How pods reach each other; FILE is a CNI configuration for every node.",
+)
+@click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path),
     help="Write the context here. [default: $KUBECONFIG or ~/.kube/config]",
@@ -28,7 +35,13 @@ from podling.cli.options import cluster_name
 @click.option("-v", "--v", "verbosity", default=0, help="Verbosity of the daemons' logs; 4 is debug.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
-    name: str, workers: int, egress: bool, kubeconfig: Path | None, verbosity: int, quiet: bool
+    name: str,
+    workers: int,
+    egress: bool,
+    network: str,
+    kubeconfig: Path | None,
+    verbosity: int,
+    quiet: bool,
 ) -> None:
     """Bring up a cluster on this machine and point kubectl at it."""
     began = time.monotonic()
@@ -38,14 +51,20 @@ def command(
 
     from podling.client.kubeconfig import default_path
     from podling.machine import cluster
-    from podling.machine.config import ClusterConfig, validate_name, validate_workers
+    from podling.machine.config import ClusterConfig, ConfigError, validate_name, validate_workers
+    from podling.machine.network import parse_network
 
     cluster.check_machine()
+    try:
+        chosen = parse_network(network)
+    except ConfigError as err:
+        raise ConfigError(f"--network {network}: {err}") from err
     config = ClusterConfig(
         name=validate_name(name),
         index=0,
         workers=validate_workers(workers),
         egress=egress,
+        network=chosen,
         verbosity=verbosity,
     )
     # Imported here, before the fork: what the supervisor has imported, every daemon shares.

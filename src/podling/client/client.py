@@ -62,6 +62,10 @@ class Client:
         self._transport = transport
         self._writer = {"fieldManager": user_agent}
 
+    async def reconnect(self) -> None:
+        """Give up all connections, when this machine has lost the address they come from."""
+        await self._transport.reconnect()
+
     async def close(self) -> None:
         await self._transport.close()
 

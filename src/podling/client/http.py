@@ -97,6 +97,7 @@ class HttpTransport:
         self._user_agent = user_agent
         self._base = config.server.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
+        self._streams: set[aiohttp.ClientResponse] = set()
 
     async def request(
         self,
@@ -138,13 +139,27 @@ class HttpTransport:
                 server_hostname=self._config.tls_server_name,
             ) as response:
                 _keep_alive(response)
+                self._streams.add(response)
                 try:
                     yield _HttpStream(response)
                 finally:
+                    self._streams.discard(response)
                     # The rest of a watch never ends: closing, not draining, gives the connection back.
                     response.close()
         except (aiohttp.ClientError, OSError, TimeoutError) as err:
             raise self._transport_error("GET", path, err) from err
+
+    async def reconnect(self) -> None:
+        """Give up all connections, for when this machine has lost the address they come from.
+
+        What is under way fails with `TransportError`; the next request makes a new connection.
+        """
+        session, self._session = self._session, None
+        for response in self._streams:
+            # Who reads is not told by closing, whose end waits for an answer that cannot arrive.
+            response.content.set_exception(aiohttp.ClientConnectionError("the machine's address is gone"))
+        if session is not None:
+            await session.close()
 
     async def close(self) -> None:
         if self._session is not None:

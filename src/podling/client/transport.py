@@ -48,4 +48,7 @@ class Transport(Protocol):
         self, path: str, *, query: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[StreamResponse]: ...
 
+    async def reconnect(self) -> None:
+        """Give up all connections; the next request makes a new one."""
+
     async def close(self) -> None: ...

@@ -31,6 +31,9 @@ class NoServer:
         raise _refusal("GET", path)
         yield  # what makes this a generator
 
+    async def reconnect(self) -> None:
+        """There is no connection to lose."""
+
     async def close(self) -> None:
         """Nothing to close."""
 

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from podling.client.client import Client
 from podling.client.events import EventRecorder
@@ -24,6 +24,7 @@ from podling.kubelet.thresholds import DEFAULT_HARD
 from podling.machine.agent_config import AgentConfig
 from podling.machine.node_runtime import node_runtime
 from podling.network.dns.server import DNSServer
+from podling.network.flannel.daemon import Flannel
 from podling.network.proxy.proxy import ServiceProxy
 from podling.network.routes import RouteSync
 from podling.network.services import ServiceView
@@ -43,6 +44,9 @@ async def run_agent(config: AgentConfig) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, stop.set)
     _tell_what_is_not(config)
+    flannel = _flannel(config)
+    if flannel is not None:
+        await asyncio.to_thread(flannel.prepare)  # the runtime looks for a network when it starts
     async with (
         node_runtime(config.runtime, config.container_runtime_endpoint or None, stop) as runtime,
         _connected(config) as client,
@@ -51,7 +55,7 @@ async def run_agent(config: AgentConfig) -> None:
         kubelet = Kubelet(config.kubelet, client, runtime, runtime)
         running = [tasks.create_task(kubelet.run(), name="kubelet")]
         if client is not None:
-            running += _beside(tasks, config, client)
+            running += _beside(tasks, config, client, flannel)
         await stop.wait()
         for task in running:
             task.cancel()
@@ -80,9 +84,23 @@ async def _connected(config: AgentConfig) -> AsyncIterator[Client | None]:
         await transport.close()
 
 
-def _beside(tasks: asyncio.TaskGroup, config: AgentConfig, client: Client) -> list[asyncio.Task[None]]:
+def _flannel(config: AgentConfig) -> Flannel | None:
+    if config.flannel is None:
+        return None
+    cidr = config.kubelet.pod_cidr
+    expected = (IPv4Network(cidr),) if cidr else ()
+    return Flannel(config.flannel, config.kubelet.node_name, expected_subnets=expected)
+
+
+def _beside(
+    tasks: asyncio.TaskGroup, config: AgentConfig, client: Client, flannel: Flannel | None
+) -> list[asyncio.Task[None]]:
     """What runs beside the kubelet."""
     running = []
+    if flannel is not None:
+        events = EventRecorder(client, "flannel", config.kubelet.node_name)
+        running.append(tasks.create_task(events.run(), name="flannel: events"))
+        running.append(tasks.create_task(flannel.run(client, events), name="flannel"))
     if config.route_sync:
         routes = RouteSync(client, config.kubelet.node_name)
         running.append(tasks.create_task(routes.run(), name="routes"))

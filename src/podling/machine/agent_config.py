@@ -25,6 +25,8 @@ from podling.kubelet.config_file import ConfigFileError, load_config_file
 from podling.kubelet.flags import FlagError, parse_flags
 from podling.kubelet.settings import BOOL, PATH, STRING, Kind, Setting, one_of, setting, settings_of
 from podling.machine.config import ConfigError
+from podling.machine.network import Network, parse_network, set_up_network
+from podling.network.flannel.node import FlannelConfig
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.cri.grpc_client import socket_path
 
@@ -64,6 +66,9 @@ def _endpoint(text: str) -> str:
 
 _NETWORK: Kind[IPv4Network | None] = Kind(
     name="cidr", parse=_network, read=_network, show=str, text=lambda network: str(network or "")
+)
+_POD_NETWORK: Kind[Network | None] = Kind(
+    name="string", parse=parse_network, read=parse_network, show=str, text=lambda network: ""
 )
 _ENDPOINT: Kind[str] = Kind(name="string", parse=_endpoint, read=_endpoint, show=str, text=str)
 
@@ -113,6 +118,15 @@ class AgentConfig:
         flag="network-plugin",
         help="What wires pods. Only cni. (Removed from Kubernetes 1.24)",
     )
+    network: Network | None = setting(
+        None,
+        kind=_POD_NETWORK,
+        flag="network",
+        help="flannel:vxlan, flannel:host-gw, flannel:udp, bridge, or a CNI configuration FILE: written into "
+        "--cni-conf-dir; flannel's daemon then runs in this process. [default: what is configured there]",
+    )
+    flannel: FlannelConfig | None = None
+    """Be flannel's daemon, too."""
     cni_conf_dir: Path = setting(
         Path("/etc/cni/net.d"), kind=PATH, flag="cni-conf-dir", help="Directory of CNI configuration files."
     )
@@ -184,7 +198,25 @@ def agent_config_of(argv: Sequence[str]) -> AgentConfig:
     runtime = RuntimeConfig(
         cni_conf_dir=plain.cni_conf_dir, cni_bin_dirs=(plain.cni_bin_dir,), cni_cache_dir=plain.cni_cache_dir
     )
-    return AgentConfig(kubelet=kubelet, runtime=runtime, **own)
+    flannel = _flannel(plain)
+    if flannel is not None:
+        own["route_sync"] = False
+    return AgentConfig(kubelet=kubelet, runtime=runtime, flannel=flannel, **own)
+
+
+def _flannel(config: AgentConfig) -> FlannelConfig | None:
+    """Has the network's configuration written. Raises ConfigError."""
+    if config.network is None:
+        return None
+    if config.network.is_flannel and config.kubeconfig is None:
+        raise ConfigError("--network=flannel needs --kubeconfig: its leases are in the API")
+    return set_up_network(
+        config.network,
+        conf_dir=config.cni_conf_dir,
+        pod_cidr=_network(config.kubelet.pod_cidr or ""),
+        cluster_cidr=config.cluster_cidr,
+        node_ip=IPv4Address(config.kubelet.node_ip),
+    )
 
 
 def _of(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def up(config: ClusterConfig, kubeconfig_path: Path, progress: Callable[[str], N
         if config.name in record.names():
             _remove(config.name)
         kubeconfig.load(kubeconfig_path)  # one that cannot be understood is refused before anything is made
-        made = ClusterRecord(config=_with_index(config, record.free_index()), kubeconfig=str(kubeconfig_path))
+        config = _with_index(config, record.free_index())
+        switch.check_ranges(config)
+        made = ClusterRecord(config=config, kubeconfig=str(kubeconfig_path))
         made.save()
         try:
             _make(made, progress)

@@ -17,15 +17,16 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import msgspec
 
+from podling.machine.errors import ConfigError
+from podling.machine.network import Network
+
 MAX_CLUSTERS = 12
 MAX_WORKERS = 200
 API_PORT = 6443
 
+__all__ = ["ClusterConfig", "ConfigError", "NodeConfig", "validate_name", "validate_workers"]
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
-
-
-class ConfigError(ValueError):
-    """A cluster that cannot be made as asked; the text says why and what to do."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 2
     egress: bool = True
     """Nodes and pods reach the outside through the machine (masqueraded), as with kind."""
+    network: Network = Network()
     verbosity: int = 0
     """Of the daemons' logs, as a kubelet's --v: 4 and more is debug."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from podling.api import core_v1
 from podling.cni.install import install
@@ -12,8 +10,8 @@ from podling.kubelet.config import KubeletConfig
 from podling.machine.agent_config import AgentConfig
 from podling.machine.config import ClusterConfig, NodeConfig
 from podling.machine.paths import NodePaths
+from podling.network.flannel.node import FlannelConfig
 
-CNI_CONF = "10-podling.conflist"
 MANIFESTS = Path("/etc/kubernetes/manifests")
 """Where kubeadm users put the manifests of static pods."""
 KUBELET_PKI = Path("/var/lib/kubelet/pki")
@@ -28,34 +26,17 @@ def write_node_config(config: ClusterConfig, node: NodeConfig, paths: NodePaths)
     manifests.mkdir(parents=True, exist_ok=True)
     conf_dir = paths.bind("etc-cni") / "net.d"
     conf_dir.mkdir(parents=True, exist_ok=True)
-    (conf_dir / CNI_CONF).write_text(json.dumps(bridge_conf(node), indent=2) + "\n")
-
-
-def bridge_conf(node: NodeConfig) -> dict[str, Any]:
-    """The bridge network: each node's pods on its bridge `cni0`, routes between the nodes."""
-    return {
-        "cniVersion": "1.0.0",
-        "name": "podling",
-        "plugins": [
-            {
-                "type": "bridge",
-                "bridge": "cni0",
-                "isDefaultGateway": True,
-                "hairpinMode": True,
-                "ipMasq": False,
-                "ipam": {
-                    "type": "host-local",
-                    "ranges": [[{"subnet": str(node.pod_cidr)}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
-                },
-            }
-        ],
-    }
+    name, text = config.network.cni_conf(node.pod_cidr)
+    (conf_dir / name).write_text(text)
 
 
 def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
     """Taints as kubeadm's: the control plane takes no ordinary pods, unless it is the only node."""
     control_plane_only = node.control_plane and config.workers > 0
+    flannel = None
+    if config.network.is_flannel:
+        conf = config.network.net_conf(config.pod_network)
+        flannel = FlannelConfig(net_conf=conf, addresses=(node.address,))
     return AgentConfig(
         kubelet=KubeletConfig(
             node_name=node.name,
@@ -77,4 +58,6 @@ def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
         kubeconfig=Path("/etc/kubernetes/kubelet.conf"),
         cluster_cidr=config.pod_network,
         service_cidr=config.service_network,
+        flannel=flannel,
+        route_sync=flannel is None,
     )

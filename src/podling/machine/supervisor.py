@@ -120,7 +120,8 @@ class Supervisor:
             node, self.config.name, node_paths, pause, lambda pid: switch.plug_in(self.config, node, pid)
         )
         self.record.nodes[node.name] = process
-        if self.config.egress:
+        # flannel masquerades what leaves the pod network itself.
+        if self.config.egress and not self.config.network.is_flannel:
             run_in_netns(f"/proc/{process.pid}/ns/net", egress.allow_pods, self.config, node.pod_cidr)
         self.record.save()
 

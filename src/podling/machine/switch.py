@@ -18,7 +18,8 @@ from pathlib import Path
 from podling.linux.netlink import RTN_UNREACHABLE, Netlink, Route
 from podling.linux.sysctl import ensure_sysctl
 from podling.machine import egress, features
-from podling.machine.config import ClusterConfig, NodeConfig
+from podling.machine.config import ClusterConfig, ConfigError, NodeConfig
+from podling.network.flannel.underlay import conflicting
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 BRIDGE_FILTERS = tuple(f"net.bridge.bridge-nf-call-{tables}tables" for tables in ("ip", "ip6", "arp"))
@@ -70,7 +71,13 @@ def plug_in(config: ClusterConfig, node: NodeConfig, pid: int) -> None:
         with Netlink() as machine, Netlink(netns) as inside:
             port = port_name(config, node)
             with features.link_kind("veth", "CONFIG_VETH"):
-                machine.link_add_veth(port, "eth0", peer_netns_fd=netns, master=config.switch_name, up=True)
+                machine.link_add_veth(
+                    *(port, "eth0"),
+                    peer_netns_fd=netns,
+                    peer_mac=mac_of(node),
+                    master=config.switch_name,
+                    up=True,
+                )
             inside.link_set("lo", up=True)
             inside.addr_add("eth0", node.interface)
             inside.link_set("eth0", up=True)
@@ -78,6 +85,26 @@ def plug_in(config: ClusterConfig, node: NodeConfig, pid: int) -> None:
                 inside.route_add(Route(dst=IPv4Network("0.0.0.0/0"), gateway=config.switch_address.ip))
     finally:
         os.close(netns)
+
+
+def mac_of(node: NodeConfig) -> str:
+    """Of the node's eth0, by its address: a node that was down is known to its neighbours at once."""
+    return f"02:50:{node.address.packed.hex(':')}"
+
+
+def check_ranges(config: ClusterConfig) -> None:
+    """Raises `ConfigError` when this machine already goes somewhere for addresses the cluster would take."""
+    ranges = {"pods": config.pod_network, "services": config.service_network, "nodes": config.switch_network}
+    with Netlink() as netlink:
+        links = {link.index: link.name for link in netlink.link_list()}
+        routes = [r for r in netlink.route_list() if not links.get(r.oif, "").startswith("podling")]
+    for what, network in ranges.items():
+        found = conflicting(routes, network, ())
+        if found is not None:
+            raise ConfigError(
+                f"this machine's route {found.dst} dev {links.get(found.oif, '?')} is within {network}, the "
+                f"range for {what} of this cluster: remove the route, or whoever made it"
+            )
 
 
 def port_name(config: ClusterConfig, node: NodeConfig) -> str:

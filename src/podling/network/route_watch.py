@@ -1,8 +1,8 @@
 """Telling when the kernel may have lost routes of ours.
 
-The kernel announces deletions of routes, but is silent about those that vanish with a link going down or with
-an address; so links our routes use, and addresses, are watched as well. Every pod that starts makes a handful
-of link events: they are told apart by the message header alone.
+The kernel announces deletions and replacements of routes, but is silent about those that vanish with a link
+going down or with an address; so links our routes use, and addresses, are watched as well. Every pod that
+starts makes a handful of link events: they are told apart by the message header alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import errno
 import logging
 import struct
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from podling.linux.netlink.addresses import RTM_DELADDR, RTM_NEWADDR
 from podling.linux.netlink.links import IFF_UP, RTM_DELLINK, RTM_NEWLINK
-from podling.linux.netlink.routes import RTM_DELROUTE
+from podling.linux.netlink.routes import RTM_DELROUTE, RTM_NEWROUTE
 from podling.linux.netlink.socket import NetlinkSocket
-from podling.linux.netlink.wire import Message
+from podling.linux.netlink.wire import NLM_F_REPLACE, Message
 
 # <linux/rtnetlink.h>
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 5, 7
@@ -33,21 +33,21 @@ log = logging.getLogger(__name__)
 class RouteWatch:
     """Sets `changed` when routes of `protocol` may be missing. A context manager, used on an event loop."""
 
+    groups: ClassVar[tuple[int, ...]] = (
+        RTNLGRP_LINK,
+        RTNLGRP_IPV4_IFADDR,
+        RTNLGRP_IPV4_ROUTE,
+        RTNLGRP_IPV6_IFADDR,
+        RTNLGRP_IPV6_ROUTE,
+    )
+
     def __init__(self, protocol: int, changed: asyncio.Event) -> None:
         self._protocol = protocol
         self._changed = changed
         self.links: frozenset[int] | None = None  # ifindexes our routes use; None: any link matters
 
     def __enter__(self) -> Self:
-        self._socket = NetlinkSocket(
-            groups=(
-                RTNLGRP_LINK,
-                RTNLGRP_IPV4_IFADDR,
-                RTNLGRP_IPV4_ROUTE,
-                RTNLGRP_IPV6_IFADDR,
-                RTNLGRP_IPV6_ROUTE,
-            )
-        )
+        self._socket = NetlinkSocket(groups=self.groups)
         self._socket.set_blocking(False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._read)
@@ -76,6 +76,10 @@ class RouteWatch:
     def _matters(self, message: Message) -> bool:
         if message.kind == RTM_DELROUTE:
             return message.body[_PROTOCOL_OFFSET] == self._protocol
+        if message.kind == RTM_NEWROUTE:
+            # One of somebody else's in the place of one that may have been ours.
+            replaced = message.flags & NLM_F_REPLACE
+            return bool(replaced) and message.body[_PROTOCOL_OFFSET] != self._protocol
         if message.kind in (RTM_NEWLINK, RTM_DELLINK):
             _, _, index, _, change = _IFINFO.unpack_from(message.body)
             concerned = self.links is None or index in self.links

@@ -1,10 +1,9 @@
 """Routes to the pods of other nodes: one per node and address family, via the node's InternalIP ("host-gw").
 
-Owns every route of the main table whose protocol number is `RTPROT_PODLING` and no other. The wanted routes
-follow from the Node objects (`spec.podCIDRs`, `status.addresses`); a sync compares them with the kernel's and
-changes what differs. It runs when a Node changes and when the kernel loses one of our routes: deleted by
-hand, or with a link that went down and came back. Routes stay when the agent stops, so that a restart cuts
-no connection.
+Owns the routes of `route_table`. The wanted ones follow from the Node objects (`spec.podCIDRs`,
+`status.addresses`); a sync compares them with the kernel's and changes what differs. It runs when a Node
+changes and when the kernel loses one of our routes: deleted by hand, or with a link that went down and came
+back. Routes stay when the agent stops, so that a restart cuts no connection.
 
 A node that is not a neighbour on this machine's network cannot be reached this way: its route is refused by
 the kernel, which is said once, and tried again when addresses or links change. A subnet that this node is
@@ -14,25 +13,16 @@ itself on (someone gave it another CNI configuration) is left to the kernel's ow
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import logging
 from collections.abc import Iterable
-from typing import TypeAlias
 
 from podling.api.core_v1 import Node
 from podling.client.client import Client
 from podling.client.informer import Informer
-from podling.linux.netlink import Netlink, NetlinkError, Route
-from podling.linux.netlink.routes import RTPROT_KERNEL
+from podling.linux.netlink import Netlink, Route
+from podling.network.addresses import IPAddress, IPNetwork, internal_ips, overlap, pod_cidrs
+from podling.network.route_table import RTPROT_PODLING, RouteTable
 from podling.network.route_watch import RouteWatch
-
-RTPROT_PODLING = 80
-"""In `rtm_protocol`, where `ip route` shows "proto 80". Free in iproute2's rt_protos; above RTPROT_STATIC, so
-the kernel only stores it."""
-
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0  # after an error of netlink itself, which is not expected
 
@@ -46,46 +36,17 @@ def compute_routes(nodes: Iterable[Node], node_name: str) -> dict[IPNetwork, IPA
     claim one subnet the first by name has it; ours is never routed away.
     """
     ordered = sorted(nodes, key=lambda node: node.metadata.name or "")
-    own = [cidr for node in ordered if node.metadata.name == node_name for cidr in _pod_cidrs(node)]
+    own = [cidr for node in ordered if node.metadata.name == node_name for cidr in pod_cidrs(node)]
     wanted: dict[IPNetwork, IPAddress] = {}
     for node in ordered:
         if node.metadata.name == node_name:
             continue
-        gateways = {address.version: address for address in reversed(_internal_ips(node))}
-        for cidr in _pod_cidrs(node):
+        gateways = {address.version: address for address in reversed(internal_ips(node))}
+        for cidr in pod_cidrs(node):
             gateway = gateways.get(cidr.version)
-            if gateway is not None and not any(_overlap(cidr, other) for other in own):
+            if gateway is not None and not any(overlap(cidr, other) for other in own):
                 wanted.setdefault(cidr, gateway)
     return wanted
-
-
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
-    return one.version == other.version and one.overlaps(other)
-
-
-def _pod_cidrs(node: Node) -> list[IPNetwork]:
-    if node.spec is None:
-        return []
-    texts = node.spec.pod_cid_rs or ([node.spec.pod_cidr] if node.spec.pod_cidr else [])
-    return [cidr for text in texts if (cidr := _network(text)) is not None]
-
-
-def _network(text: str) -> IPNetwork | None:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        return None
-
-
-def _internal_ips(node: Node) -> list[IPAddress]:
-    found = []
-    for entry in node.status.addresses if node.status else ():
-        if entry.type == "InternalIP":
-            try:
-                found.append(ipaddress.ip_address(entry.address))
-            except ValueError:
-                continue
-    return found
 
 
 class RouteSync:
@@ -95,7 +56,7 @@ class RouteSync:
         self._nodes: Informer[Node] = Informer(client, Node)
         self._node_name = node_name
         self._changed = asyncio.Event()
-        self._refused: dict[IPNetwork, IPAddress] = {}  # said already
+        self._table = RouteTable()
 
     async def run(self) -> None:
         self._nodes.add_handler(self._node_changed)
@@ -132,34 +93,6 @@ class RouteSync:
 
     def _sync(self, wanted: dict[IPNetwork, IPAddress]) -> frozenset[int] | None:
         """Make the kernel's routes those wanted. Returns the links they use, None when some were refused."""
-        refused: dict[IPNetwork, IPAddress] = {}
+        routes = [Route(dst=dst, gateway=via, protocol=RTPROT_PODLING) for dst, via in wanted.items()]
         with Netlink() as nl:
-            # Of two routes to one subnet the kernel takes the older, so ours would cut the node off its pods.
-            connected = {route.dst for route in nl.route_list(protocol=RTPROT_KERNEL)}
-            wanted = {dst: gateway for dst, gateway in wanted.items() if dst not in connected}
-            present = nl.route_list(protocol=RTPROT_PODLING)
-            kept = {route.dst: route.gateway for route in present}
-            for route in present:
-                if route.dst not in wanted:
-                    nl.route_del(route, missing_ok=True)
-                    log.info("removed route %s", route)
-            for dst, gateway in wanted.items():
-                if kept.get(dst) != gateway and not self._replace(nl, dst, gateway):
-                    refused[dst] = gateway
-            self._refused = refused
-            used = frozenset(route.oif for route in nl.route_list(protocol=RTPROT_PODLING))
-        return None if refused else used
-
-    def _replace(self, nl: Netlink, dst: IPNetwork, gateway: IPAddress) -> bool:
-        """False when the kernel knows no way to the gateway (now)."""
-        route = Route(dst=dst, gateway=gateway, protocol=RTPROT_PODLING)
-        try:
-            nl.route_replace(route)
-        except NetlinkError as err:
-            if err.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETDOWN):
-                raise
-            if self._refused.get(dst) != gateway:
-                log.warning("%s; nodes must share a network, or use an overlay", err.strerror)
-            return False
-        log.info("routed %s", route)
-        return True
+            return self._table.sync(nl, routes)

@@ -210,16 +210,20 @@ class Netlink(NetlinkSocket):
         found = self.dump(neighbours.dump_neighbours(index=self._index(link) or 0))
         return [neighbours.parse_neighbour(m) for m in found if m.kind == neighbours.RTM_NEWNEIGH]
 
-    def fdb_list(self, bridge: str | int | None = None) -> list[Neighbour]:
-        """Forwarding entries of one bridge, or of all."""
-        found = self.dump(neighbours.dump_fdb(bridge=self._index(bridge) or 0))
+    def fdb_list(self, bridge: str | int | None = None, *, port: int = 0) -> list[Neighbour]:
+        """Forwarding entries of one bridge, or of all; or those of one link, a VXLAN's own among them."""
+        found = self.dump(neighbours.dump_fdb(bridge=self._index(bridge) or 0, port=port))
         return [neighbours.parse_neighbour(m) for m in found if m.kind == neighbours.RTM_NEWNEIGH]
 
     def neigh_replace(self, entry: Neighbour) -> None:
         self.execute(neighbours.replace_neighbour(entry))
 
-    def neigh_del(self, entry: Neighbour) -> None:
-        self.execute(neighbours.delete_neighbour(entry))
+    def neigh_del(self, entry: Neighbour, *, missing_ok: bool = False) -> None:
+        try:
+            self.execute(neighbours.delete_neighbour(entry))
+        except NetlinkError as err:
+            if not (missing_ok and err.errno == errno.ENOENT):
+                raise
 
 
 def execute_all(nl: NetlinkSocket, requests: list[Request]) -> None:

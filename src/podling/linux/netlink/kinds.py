@@ -45,7 +45,7 @@ IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 IFLA_VLAN_ID = 1
 
 
-def _add(
+def link_request(
     kind: str,
     name: str,
     *,
@@ -55,6 +55,7 @@ def _add(
     mac: str | None = None,
     data: bytes = b"",
 ) -> Request:
+    """The message that makes a link; `data` is what means something to its kind."""
     body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + attr_str(IFLA_IFNAME, name)
     for attribute, value in ((IFLA_LINK, parent), (IFLA_MTU, mtu)):
         if value:
@@ -82,7 +83,7 @@ def add_macvlan(
     data = attr_u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode])
     if bc_queue_len is not None:
         data += attr_u32(IFLA_MACVLAN_BC_QUEUE_LEN, bc_queue_len)
-    return _add("macvlan", name, netns_fd=netns_fd, parent=parent, mtu=mtu, mac=mac, data=data)
+    return link_request("macvlan", name, netns_fd=netns_fd, parent=parent, mtu=mtu, mac=mac, data=data)
 
 
 def add_ipvlan(
@@ -90,7 +91,7 @@ def add_ipvlan(
 ) -> Request:
     """`mode` is a key of `IPVLAN_MODES`."""
     data = attr_u16(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode])
-    return _add("ipvlan", name, netns_fd=netns_fd, parent=parent, mtu=mtu, data=data)
+    return link_request("ipvlan", name, netns_fd=netns_fd, parent=parent, mtu=mtu, data=data)
 
 
 def add_vlan(
@@ -98,11 +99,11 @@ def add_vlan(
 ) -> Request:
     """IEEE 802.1Q. EEXIST when the parent has that VLAN already."""
     data = attr_u16(IFLA_VLAN_ID, vlan_id)
-    return _add("vlan", name, netns_fd=netns_fd, parent=parent, mtu=mtu, data=data)
+    return link_request("vlan", name, netns_fd=netns_fd, parent=parent, mtu=mtu, data=data)
 
 
 def add_dummy(name: str, *, netns_fd: int | None = None) -> Request:
-    return _add("dummy", name, netns_fd=netns_fd)
+    return link_request("dummy", name, netns_fd=netns_fd)
 
 
 def probe(kind: str) -> Request:
@@ -111,7 +112,7 @@ def probe(kind: str) -> Request:
     EOPNOTSUPP says that the kernel has no such kind (nor a module for it, which it tries to load); whatever
     else it answers is the driver's own refusal.
     """
-    return _add(kind, "probe%d", netns_fd=None, mac="ff:ff:ff:ff:ff:ff")
+    return link_request(kind, "probe%d", netns_fd=None, mac="ff:ff:ff:ff:ff:ff")
 
 
 def macvlan_mode(link: Link) -> str:

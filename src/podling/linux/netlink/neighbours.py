@@ -80,8 +80,8 @@ def dump_neighbours(*, index: int = 0) -> Request:
     return Request(kind=RTM_GETNEIGH, flags=0, body=body, what="list neighbours")
 
 
-def dump_fdb(*, bridge: int = 0) -> Request:
-    body = _NDMSG.pack(AF_BRIDGE, 0, 0, 0, 0) + (attr_u32(NDA_MASTER, bridge) if bridge else b"")
+def dump_fdb(*, bridge: int = 0, port: int = 0) -> Request:
+    body = _NDMSG.pack(AF_BRIDGE, port, 0, 0, 0) + (attr_u32(NDA_MASTER, bridge) if bridge else b"")
     return Request(kind=RTM_GETNEIGH, flags=0, body=body, what="list forwarding entries")
 
 

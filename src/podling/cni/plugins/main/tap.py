@@ -38,6 +38,17 @@ from podling.cni.types import (
 from podling.linux.netlink import links
 from podling.linux.netns import run_in_netns
 from podling.linux.record import record
+from podling.linux.tun import (
+    DEVICE,
+    IFF_MULTI_QUEUE,
+    IFF_NO_PI,
+    IFF_TAP,
+    IFF_TUN_EXCL,
+    TUNSETGROUP,
+    TUNSETIFF,
+    TUNSETOWNER,
+    TUNSETPERSIST,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,12 +56,7 @@ if TYPE_CHECKING:
     from podling.linux.netlink import Link
 
 KIND = "tun"  # the driver's name, of TUN devices and of TAP devices
-DEVICE = "/dev/net/tun"
 ID_MAX = 0xFFFFFFFE  # the last one means "nobody"
-
-# <linux/if_tun.h>
-TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP = 0x400454CA, 0x400454CB, 0x400454CC, 0x400454CE
-IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TUN_EXCL = 0x0002, 0x0100, 0x1000, 0x8000
 
 
 @record

@@ -19,6 +19,7 @@ import os
 from podling.cni import jsontext
 from podling.cni.plugins import skel
 from podling.cni.plugins.execute import delegate, delegate_add
+from podling.cni.plugins.find import find_plugin, own_plugin
 from podling.cni.plugins.meta.chained import Keys
 from podling.cni.types import IO_FAILURE, NOT_AVAILABLE, Args, CNIError, ConfigError, Result
 from podling.linux.record import record, replace
@@ -206,4 +207,14 @@ def _gc(args: Args) -> None:
     delegate(made["type"], replace(args, conf=made | {"cni.dev/valid-attachments": valid}), "GC")
 
 
-PLUGIN = skel.Plugin(name="flannel", add=_add, delete=_delete, check=_check, status=_status, gc=_gc)
+def _prepare(args: Args) -> None:
+    conf = _parse(args)
+    made = compute_delegate(args, conf, read_lease(conf.subnet_file))
+    plugin = own_plugin(find_plugin(made["type"], args.path))
+    if plugin is not None:
+        plugin.prepare(replace(args, conf=made))
+
+
+PLUGIN = skel.Plugin(
+    name="flannel", add=_add, delete=_delete, check=_check, status=_status, gc=_gc, prepare=_prepare
+)

@@ -1,0 +1,1 @@
+"""Flannel: a flat network of all pods, a subnet for each node (`daemon` tells how)."""
