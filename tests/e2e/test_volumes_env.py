@@ -627,3 +627,26 @@ def test_the_last_words_of_a_container_are_its_termination_message(
     statuses = cluster.get("pod", "farewell", "-n", namespace)["status"]["containerStatuses"]
     messages = {s["name"]: s["state"]["terminated"].get("message") for s in statuses}
     assert messages == {"written": "goodbye", "logged": "last line\n"}, json.dumps(statuses, indent=1)
+
+
+def test_a_mount_in_one_pod_reaches_another(cluster: PodlingCluster, namespace: str) -> None:
+    """Bidirectional out of a privileged pod, HostToContainer into the other, over the node between them."""
+    volumes = [{"name": "v", "hostPath": {"path": f"/run/{namespace}", "type": "DirectoryOrCreate"}}]
+    script = "mkdir -p /v/sub; mount -t tmpfs mine /v/sub; echo hello > /v/sub/file; exec sleep 1000"
+    mounts = [{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]
+    privileged = {"privileged": True}
+    mounter = busybox("main", script, securityContext=privileged, volumeMounts=mounts)
+    mounts = [{"name": "v", "mountPath": "/v", "mountPropagation": "HostToContainer"}]
+    reader = busybox("main", volumeMounts=mounts)
+    cluster.apply(pod("reader", reader, namespace=namespace, volumes=volumes, nodeName=NODE))
+    cluster.kubectl("wait", "-n", namespace, "pod/reader", "--for=condition=Ready", "--timeout=30s")
+    cluster.apply(pod("mounter", mounter, namespace=namespace, volumes=volumes, nodeName=NODE))
+
+    def shown() -> None:
+        said = cluster.kubectl("exec", "-n", namespace, "reader", "--", "cat", "/v/sub/file", check=False)
+        assert said == "hello\n"
+
+    try:
+        eventually(shown)
+    finally:
+        cluster.node(NODE, "umount", f"/run/{namespace}/sub", check=False)

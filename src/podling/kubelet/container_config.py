@@ -230,6 +230,10 @@ def _security_context(
     groups = list(shared.supplemental_groups)
     if shared.fs_group is not None:
         groups.append(shared.fs_group)
+    user = effective_run_as_user(pod, container)
+    group = own.run_as_group if own.run_as_group is not None else shared.run_as_group
+    if group is not None and user is None and not context.image_user.username:
+        user = context.image_user.uid or 0  # the CRI takes no group without a user
     return cri.LinuxContainerSecurityContext(
         capabilities=cri.Capability(
             add_capabilities=list(own.capabilities.add), drop_capabilities=list(own.capabilities.drop)
@@ -238,8 +242,9 @@ def _security_context(
         else None,
         privileged=privileged,
         namespace_options=namespace_options(pod, target_id=context.target_id, users=context.users),
-        run_as_user=effective_run_as_user(pod, container),
-        run_as_group=own.run_as_group if own.run_as_group is not None else shared.run_as_group,
+        run_as_user=user,
+        run_as_username=context.image_user.username if group is not None and user is None else "",
+        run_as_group=group,
         readonly_rootfs=bool(own.read_only_root_filesystem),
         supplemental_groups=groups,
         supplemental_groups_policy=cri.SupplementalGroupsPolicy.Strict

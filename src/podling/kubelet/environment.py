@@ -48,6 +48,13 @@ class Sources:
         secret = self.secrets.get(key.name)
         return None if secret is None else secret_data(secret)
 
+    def variables(self, key: ObjectKey) -> dict[str, bytes] | None:
+        """What may become a variable of `data`: not a config map's binaryData, as upstream has it."""
+        if key.kind != "ConfigMap":
+            return self.data(key)
+        config_map = self.config_maps.get(key.name)
+        return None if config_map is None else {k: v.encode() for k, v in config_map.data.items()}
+
 
 def config_map_data(config_map: core_v1.ConfigMap) -> dict[str, bytes]:
     data = {key: value.encode() for key, value in config_map.data.items()}
@@ -102,7 +109,7 @@ def _env_from(pod: core_v1.Pod, source: core_v1.EnvFromSource, sources: Sources)
     if ref is None:
         return []
     key = ObjectKey("ConfigMap" if source.config_map_ref else "Secret", ref.name or "")
-    data = sources.data(key)
+    data = sources.variables(key)
     if data is None:
         if ref.optional:
             return []
@@ -141,7 +148,7 @@ def _env_value(
 def _key_value(
     pod: core_v1.Pod, key: ObjectKey, item: str, optional: bool | None, sources: Sources
 ) -> str | None:
-    data = sources.data(key)
+    data = sources.variables(key)
     if data is not None and item in data:
         return _text(data[item])
     if optional:

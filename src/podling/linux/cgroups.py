@@ -113,6 +113,20 @@ class Cgroups:
         root = self.controllers.get(controller) if self.controllers else self.unified
         return root / cgroup.lstrip("/") if root else None
 
+    def has_controller(self, controller: str) -> bool:
+        if self.controllers:
+            return controller in self.controllers
+        assert self.unified is not None
+        return controller in (self.unified / "cgroup.controllers").read_text().split()
+
+    def limits_swap(self) -> bool:
+        """v1: when the kernel accounts for swap (`swapaccount`). v2: a file that only the root has not."""
+        if self.controllers:
+            memory = self.controllers.get("memory")
+            return memory is not None and (memory / "memory.memsw.limit_in_bytes").exists()
+        assert self.unified is not None
+        return any(self.unified.glob("*/memory.swap.max"))
+
     def exists(self, cgroup: str) -> bool:
         return any((root / cgroup.lstrip("/")).is_dir() for root in self._hierarchies())
 

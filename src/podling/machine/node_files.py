@@ -69,6 +69,9 @@ def mount_view(node_paths: NodePaths) -> None:
         sc.umount("/sys", sc.MNT_DETACH)
     sc.mount("sysfs", "/sys", "sysfs", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
     _mount_cgroups(hierarchies)
+    # As on a machine that systemd has started: what is mounted later can be handed on to pods that ask for it
+    # (HostToContainer), and by them (Bidirectional). The machine's own mounts were left behind above.
+    sc.mount("none", "/", flags=sc.MS_REC | sc.MS_SHARED)
 
 
 def _overlay(name: str, layers: Path) -> None:

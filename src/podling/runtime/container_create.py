@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from podling.runtime import container_mounts, host, names, oci, sandbox_events, security, userns, users
+from podling.runtime.container_validate import check_config, check_propagation
 from podling.runtime.core import Container, Core, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -50,6 +51,7 @@ async def create_container(core: Core, request: cri.CreateContainerRequest) -> c
             config=config,
             image_id=wanted.image.id,
             image_name=_image_name(config, wanted.image),
+            image_ref=next(iter(wanted.image.repo_digests), ""),
             command=_command(config, wanted.image),
             volume_images=sorted({image.id for image in wanted.volume_images.values()}),
             stop_signal=_stop_signal(config, wanted.image),
@@ -95,6 +97,7 @@ def _validate(core: Core, request: cri.CreateContainerRequest) -> _Wanted:
     sandbox = core.sandbox(request.pod_sandbox_id)
     if not sandbox.ready:
         raise CRIError(Code.FAILED_PRECONDITION, f"sandbox {sandbox.id} is not ready")
+    check_config(config)
     if config.cdi_devices:
         raise CRIError(Code.UNIMPLEMENTED, f"container {config.metadata.name}: CDI devices are not supported")
     try:
@@ -167,6 +170,7 @@ def _prepare(core: Core, record: ContainerRecord, wanted: _Wanted) -> None:
     if users is not None:
         userns.check_user(users, record.user)
     container_mounts.mount_rootfs(layer, lower, wanted.sandbox)
+    check_propagation(record.config)
     sources = container_mounts.sources(core, record, wanted.sandbox, wanted.volume_images)
     bundle = core.paths.bundle(record.id)
     bundle.mkdir(mode=0o700)
@@ -200,6 +204,7 @@ def _specification(
 ) -> dict[str, Any]:
     config, sandbox = wanted.config, wanted.sandbox
     context = oci.security_context(config)
+    security.check_selinux(context.selinux_options)
     machine = core.host
     if context.privileged:
         machine = oci.with_devices(machine, host.host_devices())
@@ -222,16 +227,20 @@ def _specification(
             annotations=oci.container_annotations(
                 sandbox.id, sandbox.record.metadata, config, record.image_name
             ),
-            devices=[
-                device
-                for given in config.devices
-                for device in host.devices(given.host_path, given.container_path, given.permissions)
-            ],
+            devices=[device for given in config.devices for device in _devices(given)],
             seccomp=profile or oci.Seccomp(),
+            apparmor=security.resolve_apparmor(context.apparmor, privileged=context.privileged),
             sources=sources,
             user_namespace=sandbox.record.user_namespace,
         )
     )
+
+
+def _devices(given: cri.Device) -> list[dict[str, Any]]:
+    try:
+        return host.devices(given.host_path, given.container_path, given.permissions)
+    except ValueError as err:
+        raise CRIError(Code.INVALID_ARGUMENT, str(err)) from err
 
 
 def _hostname(sandbox: Sandbox) -> str:
@@ -259,12 +268,15 @@ def _namespaces(core: Core, sandbox: Sandbox, context: cri.LinuxContainerSecurit
     elif options.pid is NamespaceMode.POD:
         joined["pid"] = f"{pause}/pid"
     elif options.pid is NamespaceMode.TARGET:
-        joined["pid"] = f"/proc/{_target_pid(core, options.target_id)}/ns/pid"
+        joined["pid"] = f"/proc/{_target_pid(core, sandbox, options.target_id)}/ns/pid"
     return joined
 
 
-def _target_pid(core: Core, container_id: str) -> int:
+def _target_pid(core: Core, sandbox: Sandbox, container_id: str) -> int:
     target = core.container(container_id)
+    if target.record.sandbox_id != sandbox.id:
+        text = f"target container {container_id!r} is not in sandbox {sandbox.id!r}"
+        raise CRIError(Code.INVALID_ARGUMENT, text)
     if not target.running or target.record.process is None:
         raise CRIError(Code.FAILED_PRECONDITION, f"target container {container_id!r} is not running")
     return target.record.process.pid

@@ -91,9 +91,10 @@ def finish(
 
 def _reason(core: Core, container: Container, exit_code: int) -> str:
     """containerd's words."""
-    if exit_code == 0:
-        return "Completed"
-    return "OOMKilled" if _oom_killed(core, container) else "Error"
+    # Whatever the first process made of it: that a child was killed is what its owner has to know.
+    if _oom_killed(core, container):
+        return "OOMKilled"
+    return "Completed" if exit_code == 0 else "Error"
 
 
 def _oom_killed(core: Core, container: Container) -> bool:

@@ -36,7 +36,7 @@ def _item(container: Container) -> cri.Container:
         pod_sandbox_id=record.sandbox_id,
         metadata=record.config.metadata,
         image=record.config.image,
-        image_ref=record.image_id,
+        image_ref=record.image_ref or record.image_id,
         state=state_of(container),
         created_at=record.created_at,
         labels=record.config.labels,

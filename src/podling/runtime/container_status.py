@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 from podling.runtime.core import Container, Core
 from podling.runtime.cri import messages as cri
@@ -42,7 +43,7 @@ def status_of(container: Container) -> cri.ContainerStatus:
         finished_at=record.finished_at,
         exit_code=record.exit_code,
         image=cri.ImageSpec(image=record.image_name),
-        image_ref=record.image_id,
+        image_ref=record.image_ref or record.image_id,
         reason=record.reason,
         message=record.message,
         labels=config.labels,
@@ -54,8 +55,20 @@ def status_of(container: Container) -> cri.ContainerStatus:
         else None,
         image_id=record.image_id,
         user=cri.ContainerUser(linux=record.user),
-        stop_signal=config.stop_signal,
+        stop_signal=cri_signal(record.stop_signal),
     )
+
+
+def cri_signal(number: int) -> cri.Signal:
+    """The CRI's name for the signal a container is stopped with."""
+    first, last = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
+    if number in (first, last):
+        name = "SIGRTMIN" if number == first else "SIGRTMAX"
+    elif first < number < last:
+        name = f"SIGRTMINPLUS{number - first}" if number - first <= 15 else f"SIGRTMAXMINUS{last - number}"
+    else:
+        name = signal.Signals(number).name
+    return cri.Signal.__members__.get(name, cri.Signal.RUNTIME_DEFAULT)
 
 
 def _info(container: Container) -> dict[str, object]:

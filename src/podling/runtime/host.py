@@ -51,6 +51,8 @@ def read_host(cgroups: Cgroups) -> Host:
         capabilities=given,
         oom_score_adj_floor=floor,
         device_filter=device_filter,
+        swap_limits=cgroups.limits_swap(),
+        hugepage_limits=cgroups.has_controller("hugetlb"),
     )
 
 

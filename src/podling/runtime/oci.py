@@ -53,6 +53,9 @@ class Host:
     """Below it the kernel refuses us (no CAP_SYS_RESOURCE)."""
     device_filter: bool = True
     """Whether access to devices can be limited here; if not, CAP_MKNOD must not be given away either."""
+    swap_limits: bool = True
+    """Whether swap is accounted for, so that it can be limited."""
+    hugepage_limits: bool = True
     devices: tuple[Spec, ...] = ()
     """`linux.devices` of a privileged container: all of the machine's."""
 
@@ -100,6 +103,8 @@ class ContainerInput:
     annotations: Mapping[str, str]
     devices: Sequence[Spec] = ()
     seccomp: Seccomp = Seccomp()
+    apparmor: str = ""
+    """A profile the kernel has loaded; empty: none."""
     sources: Mapping[str, Path] = field(default_factory=dict)
     """Container path -> what to mount there, where it is not the mount's own host path."""
     user_namespace: cri.UserNamespace | None = None
@@ -223,6 +228,8 @@ def _process(given: ContainerInput, context: cri.LinuxContainerSecurityContext) 
         "capabilities": capability_sets(context, given.host.capabilities),
         "noNewPrivileges": context.no_new_privs,
     }
+    if given.apparmor:
+        process["apparmorProfile"] = given.apparmor
     resources = config.linux.resources if config.linux else None
     if resources is not None:
         process["oomScoreAdj"] = max(resources.oom_score_adj, given.host.oom_score_adj_floor)
@@ -280,11 +287,16 @@ def _container_namespaces(joined: Mapping[str, str], host: Host) -> list[Spec]:
 def _resources(config: cri.ContainerConfig, host: Host, *, privileged: bool) -> Spec:
     given = (config.linux.resources if config.linux else None) or cri.LinuxContainerResources()
     rules = [{"allow": privileged, "access": "rwm"}] if host.device_filter else []
-    return {"devices": rules, **resource_limits(given)} if rules else resource_limits(given)
+    limits = resource_limits(given, host)
+    return {"devices": rules, **limits} if rules else limits
 
 
-def resource_limits(given: cri.LinuxContainerResources) -> Spec:
-    """CPU, memory, huge pages, v2 files; zero means unsaid. Also what `crun update` takes."""
+def resource_limits(given: cri.LinuxContainerResources, host: Host) -> Spec:
+    """CPU, memory, huge pages, v2 files; zero means unsaid. Also what `crun update` takes.
+
+    Limits for which this machine has no controller are left out, as containerd does: every kubelet limits
+    huge pages, and hardly anyone has them.
+    """
     cpu: Spec = {}
     for key, value in (
         ("shares", given.cpu_shares),
@@ -300,13 +312,13 @@ def resource_limits(given: cri.LinuxContainerResources) -> Spec:
         limits["cpu"] = cpu
     if given.memory_limit_in_bytes:
         limits["memory"] = {"limit": given.memory_limit_in_bytes}
-        if given.memory_swap_limit_in_bytes:
+        if given.memory_swap_limit_in_bytes and host.swap_limits:
             limits["memory"]["swap"] = given.memory_swap_limit_in_bytes
-    if given.hugepage_limits:
+    if given.hugepage_limits and host.hugepage_limits:
         limits["hugepageLimits"] = [
             {"pageSize": huge.page_size, "limit": huge.limit} for huge in given.hugepage_limits
         ]
-    if given.unified:
+    if given.unified and host.layout is Layout.V2:
         limits["unified"] = dict(given.unified)
     return limits
 

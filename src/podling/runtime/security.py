@@ -36,3 +36,32 @@ def _local_profile(path: Path) -> dict[str, object]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
     except (OSError, msgspec.MsgspecError) as err:
         raise CRIError(Code.INVALID_ARGUMENT, f"cannot load seccomp profile {path}: {err}") from err
+
+
+APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
+SELINUX = Path("/sys/fs/selinux/enforce")
+
+
+def resolve_apparmor(profile: cri.SecurityProfile | None, *, privileged: bool) -> str:
+    """The name of a loaded profile, or nothing. Raises `CRIError` for one that cannot be had.
+
+    Where the kernel has no AppArmor only a profile by name is refused, as with containerd. Differs from
+    upstream: RuntimeDefault means no profile where it has, since we load none of our own.
+    """
+    if profile is None or profile.profile_type is not SecurityProfileType.Localhost or privileged:
+        return ""
+    name = profile.localhost_ref.removeprefix("localhost/")
+    if not APPARMOR.exists() or APPARMOR.read_text().strip() != "Y":
+        raise CRIError(Code.FAILED_PRECONDITION, f"apparmor profile {name!r}: apparmor is not supported")
+    loaded = {line.rpartition(" (")[0] for line in APPARMOR_PROFILES.read_text().splitlines()}
+    if name not in loaded:
+        raise CRIError(Code.INVALID_ARGUMENT, f"apparmor profile not found {name}")
+    return name
+
+
+def check_selinux(options: cri.SELinuxOption | None) -> None:
+    """Without SELinux in the kernel labels mean nothing, and are ignored as with containerd. With it we give
+    none, and say so rather than start what should have been confined."""
+    if options is not None and options != cri.SELinuxOption() and SELINUX.exists():
+        raise CRIError(Code.UNIMPLEMENTED, f"SELinux label {options.type!r}: SELinux is not supported")

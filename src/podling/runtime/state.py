@@ -90,6 +90,8 @@ class ContainerRecord:
     image_id: str
     image_name: str
     """What `podling ps` shows: the name the user gave."""
+    image_ref: str = ""
+    """Where it was pulled from, by digest; empty for one that was not."""
     command: list[str] = field(default_factory=list)
     """Entrypoint and arguments as they are run."""
     user: cri.LinuxContainerUser = field(default_factory=cri.LinuxContainerUser)

@@ -145,3 +145,15 @@ def test_a_missing_limit_is_what_the_node_has() -> None:
     pod = make_pod()
     selector = core_v1.ResourceFieldSelector(resource="limits.cpu", container_name="main")
     assert resource_value(pod, selector, FACTS) == "2"
+
+
+def test_binary_data_is_for_files_only() -> None:
+    """A value with a zero byte cannot be a variable; upstream offers a config map's `data` alone."""
+    config_map = core_v1.ConfigMap(data={"a": "1"}, binary_data={"raw": base64.b64encode(b"\0").decode()})
+    sources = Sources(config_maps={"cm": config_map})
+    pod = make_pod(container(envFrom=[{"configMapRef": {"name": "cm"}}]))
+    assert make_environment(pod, pod.spec.containers[0], sources=sources, facts=FACTS) == {"a": "1"}
+    ref = {"configMapKeyRef": {"name": "cm", "key": "raw"}}
+    pod = make_pod(container(env=[{"name": "RAW", "valueFrom": ref}]))
+    with pytest.raises(ConfigError, match="couldn't find key raw in ConfigMap default/cm"):
+        make_environment(pod, pod.spec.containers[0], sources=sources, facts=FACTS)

@@ -210,13 +210,25 @@ def test_propagation_reaches_the_root() -> None:
 
 
 def test_limits_leave_out_what_is_unsaid() -> None:
-    assert oci.resource_limits(cri.LinuxContainerResources()) == {}
-    given = cri.LinuxContainerResources(cpu_shares=2, memory_limit_in_bytes=9, unified={"memory.high": "8"})
-    assert oci.resource_limits(given) == {
-        "cpu": {"shares": 2},
-        "memory": {"limit": 9},
-        "unified": {"memory.high": "8"},
-    }
+    assert oci.resource_limits(cri.LinuxContainerResources(), HOST) == {}
+    given = cri.LinuxContainerResources(
+        cpu_shares=2, memory_limit_in_bytes=9, memory_swap_limit_in_bytes=10, unified={"memory.high": "8"}
+    )
+    limits = {"cpu": {"shares": 2}, "memory": {"limit": 9, "swap": 10}}
+    assert oci.resource_limits(given, HOST) == limits
+    on_v2 = oci.resource_limits(given, replace(HOST, layout=Layout.V2))
+    assert on_v2 == limits | {"unified": {"memory.high": "8"}}
+
+
+def test_limits_for_which_there_is_no_controller_are_left_out() -> None:
+    given = cri.LinuxContainerResources(
+        memory_limit_in_bytes=9,
+        memory_swap_limit_in_bytes=10,
+        hugepage_limits=[cri.HugepageLimit(page_size="2MB", limit=0)],
+    )
+    bare = replace(HOST, swap_limits=False, hugepage_limits=False)
+    assert oci.resource_limits(given, bare) == {"memory": {"limit": 9}}
+    assert oci.resource_limits(given, HOST)["hugepageLimits"] == [{"pageSize": "2MB", "limit": 0}]
 
 
 def test_oom_score_is_what_the_kernel_lets_us_give() -> None:
