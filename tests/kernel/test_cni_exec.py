@@ -130,6 +130,23 @@ def test_an_exhausted_range_as_a_program_says_it(node: Node):
     assert link_names(two) == {"lo"}
 
 
+def test_capability_arguments_as_containerd_writes_them(node: Node):
+    """Its structs' names are capitalised, which plugins written in Go do not notice."""
+    ranges = [[{"Subnet": "10.5.0.0/24", "RangeStart": "10.5.0.9", "RangeEnd": "", "Gateway": ""}]]
+    conf = {
+        "cniVersion": "1.0.0",
+        "name": "net",
+        "type": "host-local",
+        "ipam": {"type": "host-local", "dataDir": str(node.networks)},
+        "runtimeConfig": {"ipRanges": ranges},
+    }
+    call = {"plugin": "host-local", "CONTAINERID": "c1", "NETNS": "/none"}
+    status, result = node.execute("ADD", conf, **call)
+    assert status == 0, result
+    assert result is not None
+    assert result["ips"] == [{"address": "10.5.0.9/24", "gateway": "10.5.0.1"}]
+
+
 @needs_reference
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"])
 def test_results_of_every_version_have_the_references_form(node: Node, version: str):

@@ -70,11 +70,23 @@ def missing() -> str:
 
 
 class Containerd:
-    def __init__(self, base: Path, *, images: Sequence[Path], subnet: str = "10.86.0.0/24") -> None:
-        """`base` lies on a file system that can carry an overlay's upper directories."""
+    def __init__(
+        self,
+        base: Path,
+        *,
+        images: Sequence[Path],
+        subnet: str = "10.86.0.0/24",
+        plugins: Path = PLUGINS,
+        network: str | None = None,
+    ) -> None:
+        """`base` lies on a file system that can carry an overlay's upper directories.
+
+        `network` is a CNI configuration list, by default a bridge for `subnet`; `plugins` holds its plugins.
+        """
         self._base = base
         self._images = images
-        self._subnet = subnet
+        self._network = network or conflist("containerd", "cni-ctd0", subnet, base)
+        self._plugins = plugins
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -121,10 +133,9 @@ class Containerd:
 
     def _write_config(self) -> None:
         (self._base / "net.d").mkdir(parents=True)
-        text = _CONFIG.format(base=self._base, pause=PAUSE_IMAGE, plugins=PLUGINS)
+        text = _CONFIG.format(base=self._base, pause=PAUSE_IMAGE, plugins=self._plugins)
         (self._base / "config.toml").write_text(text)
-        conf = conflist("containerd", "cni-ctd0", self._subnet, self._base)
-        (self._base / "net.d" / "10-test.conflist").write_text(conf)
+        (self._base / "net.d" / "10-test.conflist").write_text(self._network)
 
     def _wait_answering(self) -> None:
         assert self._process is not None

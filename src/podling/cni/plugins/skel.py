@@ -224,7 +224,31 @@ def _read_conf(command: str) -> dict[str, Any]:
         raise CNIError(DECODING_FAILURE, "the network config must be a JSON object")
     if "cniVersion" not in conf:
         conf["cniVersion"] = UNNAMED
+    if isinstance(conf.get("runtimeConfig"), dict):
+        conf["runtimeConfig"] = {key: _as_documented(item) for key, item in conf["runtimeConfig"].items()}
     return conf
+
+
+# Members of capability arguments. Go's plugins do not mind how they are capitalised, and containerd writes
+# them as its structs name them ("HostPort").
+_RUNTIME_KEYS = {
+    key.lower(): key
+    for key in (
+        *("hostPort", "containerPort", "protocol", "hostIP"),
+        *("ingressRate", "ingressBurst", "egressRate", "egressBurst", "shapedSubnets", "unshapedSubnets"),
+        *("subnet", "rangeStart", "rangeEnd", "gateway"),
+        *("servers", "searches", "options"),
+    )
+}
+
+
+def _as_documented(value: Any) -> Any:
+    """A capability argument with its members' names as the conventions write them."""
+    if isinstance(value, list):
+        return [_as_documented(item) for item in value]
+    if isinstance(value, dict):
+        return {_RUNTIME_KEYS.get(key.lower(), key): _as_documented(item) for key, item in value.items()}
+    return value
 
 
 def _explain_to_a_person(plugin: Plugin) -> None:
