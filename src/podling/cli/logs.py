@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections import deque
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
 from podling.cli.containers import find_one, open_view, runtime_dirs
 
 if TYPE_CHECKING:
+    from podling.kubelet.logs import LogOptions
     from podling.runtime.state import ContainerRecord
+
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|h|m|s)")
 
 
 @click.command("logs")
@@ -21,27 +29,39 @@ if TYPE_CHECKING:
 @click.option("-f", "--follow", is_flag=True, help="Follow the log until the container ends.")
 @click.option("-n", "--tail", metavar="N", default="all", help='Lines to show from the end, or "all".')
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line.")
+@click.option("--since", default="", help="Lines from this time on: 2025-01-31T12:00:00Z, or 10m for ago.")
+@click.option("--until", default="", help="Lines up to this time.")
 @runtime_dirs
 def command(
-    name: str, follow: bool, tail: str, timestamps: bool, root_dir: Path | None, run_dir: Path | None
+    name: str,
+    follow: bool,
+    tail: str,
+    timestamps: bool,
+    since: str,
+    until: str,
+    root_dir: Path | None,
+    run_dir: Path | None,
 ) -> None:
     """Show the output of a container."""
+    from podling.kubelet.logs import LogOptions
+
+    options = LogOptions(
+        follow=follow,
+        tail_lines=_lines(tail),
+        since_s=moment("--since", since),
+        until_s=moment("--until", until),
+        timestamps=timestamps,
+    )
     record = find_one(open_view(root_dir, run_dir), name).container
     if record is None:
         raise click.ClickException(f"{name} is a pause container: it has no output")
     if not record.log_path:
         raise click.ClickException(f"{name} has no log")
-    limit = _lines(tail)
-    try:
-        log = Log(Path(record.log_path), timestamps=timestamps)
-    except FileNotFoundError:
+    if not os.path.exists(record.log_path):
         if record.started_at:
-            raise click.ClickException(f"the log of {name} is gone: {record.log_path}") from None
+            raise click.ClickException(f"the log of {name} is gone: {record.log_path}")
         return
-    with log:
-        log.show(limit)
-        if follow:
-            _follow(log, record)
+    asyncio.run(_show(record, options))
 
 
 def _lines(tail: str) -> int | None:
@@ -53,80 +73,51 @@ def _lines(tail: str) -> int | None:
         raise click.BadParameter(f"{tail!r} is neither a number nor all", param_hint="--tail") from None
 
 
-class Log:
-    """A CRI log file (`TIME STREAM TAG MESSAGE`; tag P: the line goes on), read as it grows."""
-
-    def __init__(self, path: Path, *, timestamps: bool) -> None:
-        self.path = path
-        self._timestamps = timestamps
-        self._file: BinaryIO = path.open("rb")
-        self._rest = b""
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def show(self, limit: int | None = None) -> None:
-        """Print what is new; with a limit only its last lines."""
-        lines = self._new_lines()
-        for line in lines if limit is None else deque(lines, maxlen=limit):
-            self._print(line)
-
-    def _new_lines(self) -> Iterator[bytes]:
-        for line in self._file:
-            self._rest += line
-            if line.endswith(b"\n"):
-                complete, self._rest = self._rest, b""
-                yield complete
-
-    def _print(self, line: bytes) -> None:
-        time, _, rest = line.rstrip(b"\n").partition(b" ")
-        stream, _, rest = rest.partition(b" ")
-        tag, _, message = rest.partition(b" ")
-        end = b"" if tag.startswith(b"P") else b"\n"
-        stamp = time + b" " if self._timestamps else b""
-        click.echo(stamp + message + end, nl=False, err=stream == b"stderr")
-
-    def reopen_if_rotated(self) -> None:
-        try:
-            if os.stat(self.path).st_ino == os.fstat(self._file.fileno()).st_ino:
-                return
-        except FileNotFoundError:
-            return
-        self.show()  # what came before the rename
-        self._file.close()
-        self._file = self.path.open("rb")
+def moment(option: str, text: str) -> float | None:
+    """Seconds since 1970, from a time, such seconds, or a duration before now."""
+    if not text:
+        return None
+    if _PART.sub("", text) == "":
+        return time.time() - sum(float(number) * UNITS[unit] for number, unit in _PART.findall(text))
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()  # without a zone: ours, as docker has it
+    except ValueError:
+        why = f'failed to parse value as time or duration: "{text}"'
+        raise click.BadParameter(why, param_hint=option) from None
 
 
-def _follow(log: Log, record: ContainerRecord) -> None:
-    import asyncio
+async def _show(record: ContainerRecord, options: LogOptions) -> None:
+    from podling.kubelet.logs import read_pieces
 
-    asyncio.run(_until_ended(log, record))
+    async with _life(record) as (ended, stopped):
+        pieces_of = read_pieces(
+            Path(record.log_path), options, running=lambda: not ended.done(), stopped=stopped
+        )
+        async for pieces in pieces_of:
+            for stream, text in pieces:
+                click.echo(text, nl=False, err=stream == "stderr")
 
 
-async def _until_ended(log: Log, record: ContainerRecord) -> None:
+@asynccontextmanager
+async def _life(record: ContainerRecord) -> AsyncIterator[tuple[asyncio.Future[None], asyncio.Event]]:
     """conmon's end is awaited, not the container's: by then all output is in the file."""
-    import asyncio
-
-    from podling.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
     from podling.linux.pidfd import Process
 
-    monitor = record.conmon
+    monitor, stopped = record.conmon, asyncio.Event()
     process = Process.open(monitor.pid, monitor.start_time) if monitor and monitor.alive else None
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if process is None:
-        return
-    with Inotify(log.path.parent, IN_CREATE | IN_MODIFY | IN_MOVED_TO) as folder:
+        ended.set_result(None)
+    else:
         ended = asyncio.ensure_future(process.ended())
-        changed = asyncio.ensure_future(folder.changed())
-        log.show()
-        while not ended.done():
-            await asyncio.wait({changed, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if changed.done():
-                changed = asyncio.ensure_future(folder.changed())
-            log.reopen_if_rotated()
-            log.show()
-        changed.cancel()
-        await asyncio.wait({changed})
-    process.close()
+        ended.add_done_callback(lambda _: stopped.set())
+    try:
+        yield ended, stopped
+    finally:
+        ended.cancel()
+        if process is not None:
+            process.close()

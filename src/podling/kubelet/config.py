@@ -21,6 +21,7 @@ from podling.kubelet.settings import (
     PAIRS,
     PATH,
     QUANTITIES,
+    SIZE,
     STRING,
     STRINGS,
     TAINTS,
@@ -410,6 +411,29 @@ class KubeletConfig:
         flag="client-ca-file",
         file="authentication.x509.clientCAFile",
         help="CA of client certificates that the server believes.",
+    )
+
+    # Logs of containers
+
+    container_log_max_size: str = setting(
+        "10Mi",
+        kind=SIZE,
+        flag="container-log-max-size",
+        file="containerLogMaxSize",
+        help="Size from which a container's log is rotated.",
+    )
+    container_log_max_files: int = setting(
+        5,
+        kind=within(2, 2**31 - 1),
+        flag="container-log-max-files",
+        file="containerLogMaxFiles",
+        help="Files kept of a container's log, with the one being written; older ones are compressed.",
+    )
+    container_log_monitor_interval_s: float = setting(
+        10.0,
+        kind=DURATION,
+        file="containerLogMonitorInterval",
+        help="How often logs are looked at; one that grows fast is looked at sooner.",
     )
 
     # All of it

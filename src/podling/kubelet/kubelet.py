@@ -31,6 +31,7 @@ from podling.kubelet.events import WARNING, PodEvents
 from podling.kubelet.image_gc import ImageGarbageCollector, ImageGCPolicy
 from podling.kubelet.images import ImageManager
 from podling.kubelet.lease import NodeLease
+from podling.kubelet.log_rotation import LogRotation
 from podling.kubelet.machine_info import MachineInfo, read_machine_info
 from podling.kubelet.node_reporter import NodeReporter
 from podling.kubelet.objects import ObjectCache
@@ -111,6 +112,7 @@ class Kubelet:
         await server.start()
         try:
             tasks.create_task(pleg.run(), name="PLEG")
+            tasks.create_task(LogRotation(config, self._runtime).run(), name="log rotation")
             tasks.create_task(self._look_again(manager), name="sync")
             if config.image_gc_high_threshold_percent < 100 or config.image_maximum_gc_age_s:
                 tasks.create_task(self._image_collector(events).run(), name="image garbage collection")

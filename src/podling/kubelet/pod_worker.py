@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from podling.api import core_v1
@@ -37,6 +38,7 @@ from podling.kubelet.container_start import (
 )
 from podling.kubelet.container_stop import stop_record
 from podling.kubelet.events import NORMAL, WARNING
+from podling.kubelet.log_files import remove_log
 from podling.kubelet.pod_actions import ContainerKill, PodActions, compute_actions
 from podling.kubelet.pod_termination import PodTermination
 from podling.kubelet.probes.manager import PodProbes
@@ -283,6 +285,8 @@ class PodWorker:
         runtime = self._services.runtime
         for record in actions.remove:
             await runtime.remove_container(cri.RemoveContainerRequest(container_id=record.id))
+            if record.status.log_path:
+                remove_log(Path(record.status.log_path))
         for sandbox_id in actions.remove_sandboxes:
             await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
             await runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))

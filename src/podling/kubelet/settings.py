@@ -175,6 +175,12 @@ def _check_quantities(amounts: dict[str, str]) -> dict[str, str]:
     return amounts
 
 
+def _check_size(text: str) -> str:
+    if parse_quantity(text) <= 0:
+        raise ValueError(f"must be a positive quantity, not {text}")
+    return text
+
+
 def _taint(text: str) -> core_v1.Taint:
     body, _, effect = text.rpartition(":")
     key, _, value = body.partition("=")
@@ -240,6 +246,14 @@ QUANTITIES: Kind[Mapping[str, str]] = Kind(
     text=joined,
     combine=_merge,
 )
+SIZE: Kind[str] = Kind(
+    name="quantity",
+    parse=_check_size,
+    read=lambda value: _check_size(_expect(str, "string")(value)),
+    show=str,
+    text=str,
+)
+"""Of bytes, as a Kubernetes quantity."""
 DURATIONS: Kind[Mapping[str, float]] = Kind(
     name="mapStringString",
     parse=lambda text: {key: parse_duration(value) for key, value in pairs(text).items()},

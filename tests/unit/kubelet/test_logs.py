@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 
 import pytest
 
+from podling.kubelet.log_files import remove_log, rotated_files
 from podling.kubelet.log_format import parse_line, timestamp_seconds
+from podling.kubelet.log_rotation import _compress, _tidy
 from podling.kubelet.logs import LogOptions, read_log
 
 
@@ -105,3 +108,63 @@ async def test_following_sees_new_lines_and_ends_with_the_container(log: Path) -
     stopped.set()
     await asyncio.wait_for(task, 5)
     assert b"".join(got) == b"line 9\nline 10\nrotated\nlast words\n"
+
+
+async def test_a_follower_goes_through_files_that_were_rotated_while_it_slept(tmp_path: Path) -> None:
+    """It is slower than the writer: two files were put aside and one of them compressed before it came."""
+    log = tmp_path / "0.log"
+    log.write_bytes(line(1, "one") + line(2, "half ", tag="P"))
+    chunks = read_log(log, LogOptions(follow=True), running=lambda: False, stopped=asyncio.Event())
+    got = [await anext(chunks)]
+    with log.open("ab") as file:
+        file.write(line(3, "of a line"))
+    log.rename(tmp_path / "0.log.20250131-120010")
+    log.write_bytes(line(4, "two"))
+    log.rename(tmp_path / "0.log.20250131-120020")
+    log.write_bytes(line(5, "three"))
+    for name in ("0.log.20250131-120010", "0.log.20250131-120020"):
+        _compress(tmp_path / name)
+    got += [chunk async for chunk in chunks]
+    assert b"".join(got) == b"one\nhalf of a line\ntwo\nthree\n"
+
+
+async def test_streams_keep_their_own_lines(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    log.write_bytes(
+        line(1, "out ", tag="P") + line(2, "err", stream="stderr") + line(3, "goes on") + line(4, "last")
+    )
+    assert await read(log, timestamps=True, stream="stdout") == (
+        b"2025-01-31T12:00:01.123456789Z out goes on\n2025-01-31T12:00:04.123456789Z last\n"
+    )
+
+
+async def test_the_tail_of_one_record_over_many_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(line(1, "first") + line(2, "x" * 100_000) + line(3, "last"))
+    assert await read(path, tail_lines=2) == b"x" * 100_000 + b"\nlast\n"
+    assert await read(path, tail_lines=3) == b"first\n" + b"x" * 100_000 + b"\nlast\n"
+
+
+async def test_what_is_no_log_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(b"\0" * (4 << 20) + b"\n" + line(1, "good"))
+    assert await read(path) == b"good\n"
+
+
+def test_old_files_are_compressed_and_the_oldest_removed(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    log.write_bytes(line(9, "now"))
+    for second in range(5):
+        (tmp_path / f"0.log.20250131-12000{second}").write_bytes(line(second, f"file {second}"))
+    (tmp_path / "0.log.20250131-120000.tmp").write_bytes(b"half made")
+    _tidy(log, 3)
+    assert [path.name for path in rotated_files(log)] == [
+        f"0.log.20250131-12000{second}.gz" for second in (2, 3, 4)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "0.log",
+        *(f"0.log.20250131-12000{second}.gz" for second in (2, 3, 4)),
+    ]
+    assert gzip.decompress(rotated_files(log)[0].read_bytes()) == line(2, "file 2")
+    remove_log(log)
+    assert not list(tmp_path.iterdir())
