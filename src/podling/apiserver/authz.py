@@ -81,6 +81,8 @@ _NODE_RULES = (
     _rule({"create", "delete"}, "pods"),
     _rule({"patch", "update", "get"}, "pods/status"),
     _rule({"create"}, "pods/eviction", "serviceaccounts/token"),
+    # Who asks the kubelet, and may they?
+    _rule({"create"}, "tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"),
     _rule(_READ, "configmaps", "secrets", "serviceaccounts"),
     _rule({*_WRITE, "get", "delete"}, "leases.coordination.k8s.io", namespace=NODE_LEASES),
 )

@@ -412,6 +412,50 @@ class KubeletConfig:
         file="authentication.x509.clientCAFile",
         help="CA of client certificates that the server believes.",
     )
+    anonymous_auth: bool = setting(
+        # Differs from the flag of upstream, whose default is on; in its configuration file it is off.
+        False,
+        kind=BOOL,
+        flag="anonymous-auth",
+        file="authentication.anonymous.enabled",
+        help="Take requests without certificate or token as system:anonymous, of system:unauthenticated.",
+    )
+    webhook_authentication: bool = setting(
+        True,
+        kind=BOOL,
+        flag="authentication-token-webhook",
+        file="authentication.webhook.enabled",
+        help="Ask the API server about bearer tokens (TokenReview).",
+    )
+    webhook_cache_ttl_s: float = setting(
+        120.0,
+        kind=DURATION,
+        flag="authentication-token-webhook-cache-ttl",
+        file="authentication.webhook.cacheTTL",
+        help="How long its answers about tokens are believed.",
+    )
+    authorization_mode: str = setting(
+        # Differs from the flag of upstream (AlwaysAllow); in its configuration file it is Webhook.
+        "Webhook",
+        kind=one_of("Webhook", "AlwaysAllow"),
+        flag="authorization-mode",
+        file="authorization.mode",
+        help="Webhook asks the API server who may do what (SubjectAccessReview); AlwaysAllow asks nobody.",
+    )
+    webhook_cache_authorized_ttl_s: float = setting(
+        300.0,
+        kind=DURATION,
+        flag="authorization-webhook-cache-authorized-ttl",
+        file="authorization.webhook.cacheAuthorizedTTL",
+        help="How long its permissions are believed.",
+    )
+    webhook_cache_unauthorized_ttl_s: float = setting(
+        30.0,
+        kind=DURATION,
+        flag="authorization-webhook-cache-unauthorized-ttl",
+        file="authorization.webhook.cacheUnauthorizedTTL",
+        help="How long its refusals are believed.",
+    )
 
     # Logs of containers
 

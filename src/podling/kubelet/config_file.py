@@ -96,9 +96,6 @@ NOT_HERE: dict[str, tuple[Any, ...]] = {
 """Fields with nothing behind them, and the values that ask for nothing (besides empty ones)."""
 IGNORED = frozenset(
     {
-        "authentication.anonymous",
-        "authentication.webhook",
-        "authorization",
         "rotateCertificates",
         "serverTLSBootstrap",
     }

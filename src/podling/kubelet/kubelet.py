@@ -37,6 +37,7 @@ from podling.kubelet.node_reporter import NodeReporter
 from podling.kubelet.objects import ObjectCache
 from podling.kubelet.pleg import PLEG
 from podling.kubelet.pod_manager import PodManager
+from podling.kubelet.probes.counts import ProbeCounts
 from podling.kubelet.server.server import KubeletServer
 from podling.kubelet.services import PodServices
 from podling.kubelet.standalone import NoServer
@@ -78,6 +79,7 @@ class Kubelet:
         cgroups.ensure_roots()
         cluster_services = Informer(self._client, core_v1.Service)
         objects = ObjectCache(self._client)
+        probe_counts = ProbeCounts()
         services = PodServices(
             config=config,
             client=self._client,
@@ -99,11 +101,20 @@ class Kubelet:
             users=UserNamespaces(config, self._runtime),
             allocatable=node_allocatable(config, machine),
             node_memory_bytes=machine.memory_bytes,
+            probe_counts=probe_counts,
             wall_clock=time.time,
         )
         manager = PodManager(services, tasks)
         pleg = PLEG(self._runtime, manager.on_runtime_change, manager.on_runtime_listed)
-        server = KubeletServer(config, self._runtime, manager, pleg)
+        server = KubeletServer(
+            config,
+            None if self._standalone else self._client,
+            self._runtime,
+            self._images,
+            manager,
+            pleg,
+            probe_counts,
+        )
         static = StaticPodSources(
             config,
             manager.set_static,

@@ -114,6 +114,7 @@ class PodTermination:
         self._services.backoff.forget_pod(uid)
         self._services.images.forget_pod(uid)
         self._services.tokens.forget(uid)
+        self._services.probe_counts.forget_pod(uid)
         if in_api:
             await self._services.statuses.delete_pod(self._pod)
         self.removed = True

@@ -91,7 +91,7 @@ class PodWorker:
         self._messages: dict[str, str] = {}
         self._told_backoff: set[str] = set()
         self._last_status = pod.status or core_v1.PodStatus()
-        self._probes = PodProbes(services.runtime, services.events, self.wake)
+        self._probes = PodProbes(services.runtime, services.events, self.wake, counts=services.probe_counts)
         self._termination = PodTermination(services, pod)
 
     # What the outside says

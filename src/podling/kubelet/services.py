@@ -14,6 +14,7 @@ from podling.kubelet.dns import ResolvConf, parse_resolv_conf
 from podling.kubelet.events import PodEvents
 from podling.kubelet.images import ImageManager
 from podling.kubelet.objects import ObjectCache
+from podling.kubelet.probes.counts import ProbeCounts
 from podling.kubelet.status_manager import StatusManager
 from podling.kubelet.tokens import PodTokens
 from podling.kubelet.userns import UserNamespaces
@@ -38,6 +39,7 @@ class PodServices:
     allocatable: Mapping[str, str]
     """The node's allocatable resources."""
     node_memory_bytes: int
+    probe_counts: ProbeCounts
     wall_clock: Callable[[], float]
     """Seconds since the epoch; the runtime stamps containers' ends in the same clock."""
 

@@ -37,7 +37,7 @@ def test_the_subject_of_a_certificate() -> None:
 @pytest.mark.parametrize(
     ("who", "path", "status"),
     [
-        (None, "/healthz", 200),
+        (None, "/healthz", 401),
         (None, "/pods", 401),
         ("nobody", "/pods", 403),
         ("admin", "/pods", 200),

@@ -18,6 +18,7 @@ from podling.kubelet import names
 from podling.kubelet.events import WARNING, PodEvents
 from podling.kubelet.pod_actions import ProbeView
 from podling.kubelet.probes.checks import CheckResult, run_check
+from podling.kubelet.probes.counts import ProbeCounts
 from podling.kubelet.runtime_state import ContainerRecord, PodRuntime
 from podling.kubelet.tasks import guarded
 from podling.runtime.cri.service import RuntimeService
@@ -49,11 +50,13 @@ class PodProbes:
         events: PodEvents,
         wake: Callable[[], None],
         *,
+        counts: ProbeCounts,
         stagger_s: Callable[[float], float] = lambda period_s: random.uniform(0, min(period_s, 1.0)),
     ) -> None:
         self._runtime = runtime
         self._events = events
         self._wake = wake
+        self._counts = counts
         self._stagger_s = stagger_s
         self._probed: dict[names.ContainerID, _Probed] = {}
 
@@ -121,6 +124,7 @@ class PodProbes:
             result = await run_check(
                 self._runtime, probed.container, probed.id, probe, pod_ips=probed.pod_ips
             )
+            self._counts.add(probed.pod, probed.container.name, kind, success=result.success)
             if not result.success:
                 text = f"{kind} probe failed: {result.output}"
                 self._events.container(probed.pod, probed.container.name, WARNING, "Unhealthy", text)

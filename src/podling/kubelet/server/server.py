@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
+from podling.client.client import Client
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.pleg import PLEG
 from podling.kubelet.pod_manager import PodManager
-from podling.kubelet.server.auth import authenticate, server_ssl_context
+from podling.kubelet.probes.counts import ProbeCounts
+from podling.kubelet.server.auth import Access, server_ssl_context
+from podling.kubelet.server.checkpoint import CheckpointHandler
 from podling.kubelet.server.logs_handler import LogsHandler
 from podling.kubelet.server.lookup import Lookup
+from podling.kubelet.server.pages import Pages
 from podling.kubelet.server.streams import StreamHandlers
-from podling.kubelet.settings import settings_of, shown
-from podling.kubelet.status_manager import status_to_json
-from podling.runtime.cri.service import RuntimeService
+from podling.runtime.cri.service import ImageService, RuntimeService
 
 SHUTDOWN_TIMEOUT_S = 1.0
 """Streams of kubectl are cut when the kubelet ends; there is nothing to wait for."""
@@ -35,13 +35,23 @@ class KubeletServer:
     """Started before anything else, so that logs and exec work as soon as pods do."""
 
     def __init__(
-        self, config: KubeletConfig, runtime: RuntimeService, manager: PodManager, pleg: PLEG
+        self,
+        config: KubeletConfig,
+        client: Client | None,
+        runtime: RuntimeService,
+        images: ImageService,
+        manager: PodManager,
+        pleg: PLEG,
+        probe_counts: ProbeCounts,
     ) -> None:
+        """`client` is asked who callers are and what they may; None: nobody is."""
         self._config = config
-        self._manager = manager
+        self._access = Access(config, client, time.monotonic)
         lookup = Lookup(manager, runtime)
         self._logs = LogsHandler(lookup, pleg, time.time)
         self._streams = StreamHandlers(lookup, runtime)
+        self._checkpoint = CheckpointHandler(config, lookup, runtime)
+        self._pages = Pages(config, runtime, images, manager, probe_counts)
         self._runners: list[web.AppRunner] = []
         self.port = config.port
         """The port it really listens on: differs from the configuration's when that is 0."""
@@ -52,7 +62,7 @@ class KubeletServer:
         Raises OSError when the port with TLS is taken; of the others the log tells.
         """
         config = self._config
-        if config.tls_cert is not None and config.tls_key is not None and config.client_ca is not None:
+        if config.tls_cert is not None and config.tls_key is not None:
             context = server_ssl_context(config.tls_cert, config.tls_key, config.client_ca)
             runner = await self._listen(self._application(), config.bind_address, config.port, context)
             if config.port == 0:
@@ -88,32 +98,46 @@ class KubeletServer:
 
     def _only_health(self) -> web.Application:
         app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/healthz", self._pages.healthz)
         return app
 
     def _read_only(self) -> web.Application:
         """What tells and changes nothing."""
-        app = self._only_health()
-        app.router.add_get("/pods", self._pods)
-        app.router.add_get("/metrics", self._metrics)
+        app = web.Application()
+        self._add_pages(app)
         return app
 
+    def _add_pages(self, app: web.Application) -> None:
+        pages = self._pages
+        for path, handler in (
+            ("/healthz", pages.healthz),
+            ("/pods", pages.pods),
+            ("/stats/summary", pages.stats_summary),
+            ("/metrics", pages.metrics),
+            ("/metrics/resource", pages.metrics_resource),
+            ("/metrics/cadvisor", pages.metrics_cadvisor),
+            ("/metrics/probes", pages.metrics_probes),
+        ):
+            app.router.add_get(path, handler)
+        app.router.add_get("/pods/", pages.pods)
+        app.router.add_get("/stats/summary/", pages.stats_summary)
+
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[authenticate])
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/pods", self._pods)
-        app.router.add_get("/runningpods/", self._pods)
-        app.router.add_get("/configz", self._configz)
-        app.router.add_get("/metrics", self._metrics)
+        app = web.Application(middlewares=[self._access.middleware])
+        self._add_pages(app)
+        app.router.add_get("/configz", self._pages.configz)
+        app.router.add_post("/checkpoint/{namespace}/{pod}/{container}", self._checkpoint.handle)
         if self._config.enable_debugging_handlers:
             self._add_debugging(app)
         else:
-            for prefix in ("containerLogs", "exec", "attach", "run", "portForward"):
+            for prefix in ("containerLogs", "exec", "attach", "run", "portForward", "runningpods"):
                 app.router.add_route("*", f"/{prefix}/{{rest:.*}}", _disabled)
         return app
 
     def _add_debugging(self, app: web.Application) -> None:
         streams = self._streams
+        app.router.add_get("/runningpods/", self._pages.running_pods)
+        app.router.add_get("/runningpods", self._pages.running_pods)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs.handle)
         for verb, handler in (("exec", streams.exec), ("attach", streams.attach), ("run", streams.run)):
             for path in ("{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"):
@@ -122,31 +146,3 @@ class KubeletServer:
         for path in ("{namespace}/{pod}", "{namespace}/{pod}/{uid}"):
             app.router.add_route("GET", f"/portForward/{path}", streams.port_forward)
             app.router.add_route("POST", f"/portForward/{path}", streams.port_forward)
-
-    async def _healthz(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok")
-
-    async def _pods(self, request: web.Request) -> web.Response:
-        items = []
-        for pod in self._manager.known():
-            plain: dict[str, Any] = msgspec.to_builtins(pod)
-            if pod.status is not None:
-                plain["status"] = status_to_json(pod.status)
-            items.append(plain)
-        body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
-        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
-
-    async def _configz(self, request: web.Request) -> web.Response:
-        body = {"kubeletconfig": shown(settings_of(KubeletConfig), self._config)}
-        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        counts: dict[str, int] = {}
-        for pod in self._manager.known():
-            phase = (pod.status.phase if pod.status else None) or "Pending"
-            counts[phase] = counts.get(phase, 0) + 1
-        lines = ["# HELP kubelet_pods Pods of this node by phase.", "# TYPE kubelet_pods gauge"]
-        lines += [f'kubelet_pods{{phase="{phase}"}} {count}' for phase, count in sorted(counts.items())]
-        lines += ["# HELP kubelet_node_name The node's name.", "# TYPE kubelet_node_name gauge"]
-        lines += [f'kubelet_node_name{{node="{self._config.node_name}"}} 1', ""]
-        return web.Response(text="\n".join(lines), content_type="text/plain")

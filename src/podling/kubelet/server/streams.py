@@ -27,7 +27,7 @@ class StreamHandlers:
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
         container_id = await self._lookup.running_container(request)
-        response = await _ask(
+        response = await ask(
             self._runtime.exec(
                 cri.ExecRequest(
                     container_id=container_id,
@@ -44,7 +44,7 @@ class StreamHandlers:
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         container_id = await self._lookup.running_container(request)
-        response = await _ask(
+        response = await ask(
             self._runtime.attach(
                 cri.AttachRequest(
                     container_id=container_id,
@@ -64,7 +64,7 @@ class StreamHandlers:
         if sandbox is None:
             raise web.HTTPNotFound(text=f'pod "{request.match_info["pod"]}" is not running')
         ports = [int(p) for text in request.query.getall("port", []) for p in text.split(",") if p.isdigit()]
-        response = await _ask(
+        response = await ask(
             self._runtime.port_forward(cri.PortForwardRequest(pod_sandbox_id=sandbox.id, port=ports))
         )
         return await proxy_upgrade(request, response.url)
@@ -74,7 +74,7 @@ class StreamHandlers:
         command = request.query.getall("cmd", [])
         if len(command) == 1:
             command = command[0].split()
-        response = await _ask(
+        response = await ask(
             self._runtime.exec_sync(cri.ExecSyncRequest(container_id=container_id, cmd=list(command)))
         )
         return web.Response(body=response.stdout + response.stderr)
@@ -85,7 +85,7 @@ def _flag(request: web.Request, *accepted: str) -> bool:
     return any(request.query.get(name) in ("1", "true") for name in accepted)
 
 
-async def _ask(call: Awaitable[T]) -> T:
+async def ask(call: Awaitable[T]) -> T:
     try:
         return await call
     except CRIError as err:
