@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +220,70 @@ def test_our_host_local_serves_the_references_bridge(node: Node):
     assert node.addresses(pod, "eth0") == {"10.244.1.2/24"}
     assert node.execute("CHECK", conf | {"prevResult": result}, CONTAINERID="c1", NETNS=str(pod))[0] == 0
     assert node.execute("DEL", conf, CONTAINERID="c1", NETNS=str(pod))[0] == 0
+
+
+# Adopts whoever loses its parent, as PID 1 would, and says how it ended.
+ADOPT = """
+import ctypes, os, subprocess, sys
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+done = subprocess.run(sys.argv[1:], stdin=0, stdout=subprocess.PIPE, check=True)
+assert done.stdout == b"", done.stdout
+print("ended")
+try:
+    while True:
+        print(os.waitpid(-1, 0)[1])
+except ChildProcessError:
+    pass
+"""
+
+
+def test_what_outlives_a_del_ends_by_itself(node: Node):
+    """The kernel frees a deleted link after a while; a child waits for that, and the plugin for nobody."""
+    pod = node.pod("pod")
+    conf = node.bridge()
+    assert node.execute("ADD", conf, CONTAINERID="c1", NETNS=str(pod))[0] == 0
+    command = ["nsenter", f"--net={node.netns}", sys.executable, "-c", ADOPT, node.bin_dir / "bridge"]
+    environment = {"COMMAND": "DEL", "CONTAINERID": "c1", "NETNS": str(pod), "IFNAME": "eth0"}
+    done = subprocess.run(
+        command,
+        input=json.dumps(conf),
+        env={f"CNI_{key}": value for key, value in (environment | {"PATH": str(node.bin_dir)}).items()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == ["ended", "0"]
+    assert link_names(pod) == {"lo"}
+    assert node.reserved() == {"last_reserved_ip.0"}
+
+
+def test_dels_of_one_container_at_the_same_time_all_succeed(node: Node):
+    pod = node.pod("pod")
+    conf = node.bridge()
+    assert node.execute("ADD", conf, CONTAINERID="c1", NETNS=str(pod))[0] == 0
+    with ThreadPoolExecutor(8) as pool:
+        ends = pool.map(lambda _: node.execute("DEL", conf, CONTAINERID="c1", NETNS=str(pod)), range(8))
+        assert list(ends) == [(0, None)] * 8
+    assert link_names(pod) == {"lo"}
+
+
+def test_fifty_adds_at_the_same_time(node: Node):
+    """As many processes: every address is given once, every pod has its own, DEL leaves nothing."""
+    pods = [node.pod(f"pod{number}") for number in range(50)]
+    conf = node.bridge(isDefaultGateway=True)
+    with ThreadPoolExecutor(50) as pool:
+        ends = list(
+            pool.map(lambda pod: node.execute("ADD", conf, CONTAINERID=pod.name, NETNS=str(pod)), pods)
+        )
+        given = [result["ips"][0]["address"] for status, result in ends if status == 0 and result]
+        assert len(set(given)) == 50, [end for end in ends if end[0]]
+        assert [node.addresses(pod, "eth0") for pod in pods] == [{address} for address in given]
+        assert all(node.routes(pod) == {"10.244.1.0/24", "0.0.0.0/0 via 10.244.1.1"} for pod in pods)
+        pool.map(lambda pod: node.execute("DEL", conf, CONTAINERID=pod.name, NETNS=str(pod)), pods)
+    assert link_names(node.netns) == {"lo", "cni0"}
+    assert all(link_names(pod) == {"lo"} for pod in pods)
+    assert node.reserved() == {"last_reserved_ip.0"}
 
 
 def test_a_long_path_to_the_interpreter_goes_through_a_shell(tmp_path: Path):

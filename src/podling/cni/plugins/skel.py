@@ -189,6 +189,10 @@ def main(plugin: Plugin) -> None:
         if command == "VERSION":
             _answer({"cniVersion": version, "supportedVersions": list(VERSIONS)})
         args = args_from_environment(command, conf, os.environ)
+        if command == "DEL":
+            from podling.linux.netlink.removal import leave_it_to_a_child
+
+            leave_it_to_a_child()
         result = run(plugin, args)
         _answer(result.to_json(args.version) if result is not None else None)
     except CNIError as err:

@@ -15,7 +15,7 @@ import ipaddress
 import os
 
 from podling.cni.plugins import skel
-from podling.cni.plugins.ipam.ranges import RangeSet, parse_ranges
+from podling.cni.plugins.ipam import ranges
 from podling.cni.plugins.ipam.reservations import Reservations
 from podling.cni.types import (
     ADDRESSES_EXHAUSTED,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from podling.cni.plugins.ipam.ranges import RangeSet
     from podling.cni.types import IPAddress
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
@@ -45,7 +46,7 @@ DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 def _add(args: Args) -> Result:
     ipam = _ipam(args)
     runtime = args.conf.get("runtimeConfig") or {}
-    range_sets = parse_ranges(ipam, runtime.get("ipRanges") or ())
+    range_sets = ranges.parse_ranges(ipam, runtime.get("ipRanges") or ())
     requested = _requested(args, runtime)
     routes, dns = _routes(ipam), _dns(ipam)
     with Reservations(_directory(args, ipam)) as store:
@@ -61,7 +62,7 @@ def _add(args: Args) -> Result:
             # Nothing of this owner was in these sets before, see above.
             for address in store.addresses_of(args.container_id, args.ifname):
                 if any(range_set.range_of(address) for range_set in range_sets):
-                    store.free(address)
+                    store.free(str(address))
             raise
     return Result(ips=ips, routes=routes, dns=dns)
 
@@ -106,7 +107,7 @@ def _requested_address(store: Reservations, place: int, range_set: RangeSet, add
     prefix = f"failed to allocate for range {place}: "
     if owner is not None and address == owner.gateway:
         raise ConfigError(f"{prefix}requested ip {address} is subnet's gateway")
-    if address in store.taken:
+    if str(address) in store.taken:
         raise CNIError(
             ADDRESSES_EXHAUSTED,
             f"{prefix}requested IP address {address} is not available in range set {range_set}",
@@ -124,7 +125,7 @@ def _delete(args: Args) -> None:
 def _check(args: Args) -> None:
     ipam = _ipam(args)
     with Reservations(_directory(args, ipam)) as store:
-        if not store.addresses_of(args.container_id, args.ifname):
+        if not store.names_of(args.container_id, args.ifname):
             raise CNIError(
                 CHECK_FAILED, f"host-local: Failed to find address added by container {args.container_id}"
             )
@@ -139,7 +140,7 @@ def _gc(args: Args) -> None:
 
 
 def _status(args: Args) -> None:
-    parse_ranges(_ipam(args))
+    ranges.parse_ranges(_ipam(args))
 
 
 def _ipam(args: Args) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from podling.linux.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
     from typing import Any
 
     from podling.cni.types import IPAddress, IPNetwork
@@ -48,10 +48,8 @@ class RangeSet:
     def __str__(self) -> str:
         return ",".join(map(str, self.ranges))
 
-    def candidates(
-        self, last: IPAddress | None, taken: Sequence[IPAddress] | set[IPAddress]
-    ) -> Iterator[IPAddress]:
-        """Free addresses in the order of giving: from the one after `last` round to `last` itself.
+    def candidates(self, last: IPAddress | None, taken: Container[str]) -> Iterator[IPAddress]:
+        """Addresses not `taken`, in the order of giving: from the one after `last` round to `last` itself.
 
         Going round rather than taking the lowest keeps an address unused for as long as possible, so that a
         client with a stale cache does not reach the next owner.
@@ -69,7 +67,7 @@ class RangeSet:
             kind = type(owner.start)
             for number in range(start, end + 1):
                 address = kind(number)
-                if address != owner.gateway and address not in taken:
+                if address != owner.gateway and str(address) not in taken:
                     yield address
 
 

@@ -18,6 +18,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from types import TracebackType
     from typing import Self
 
@@ -29,16 +30,20 @@ LAST_RESERVED = "last_reserved_ip."
 # What was in a directory when it was last left, by its path: contents and the directory's mtime. Reading a
 # hundred small files would be most of an ADD's time, and each read a chance to wait for Python's lock. Used
 # only when the directory's listing and mtime are still the same.
-_remembered: dict[str, tuple[int, dict[IPAddress, tuple[str, str]]]] = {}
+_remembered: dict[str, tuple[int, dict[str, tuple[str, str]]]] = {}
 
 
 class Reservations:
-    """Use as a context manager: the lock is held, and all reservations are known, inside."""
+    """Use as a context manager: the lock is held, and all reservations are known, inside.
+
+    They are known by the names of their files, which are the addresses as `str` writes them: giving back
+    takes no arithmetic, and a program that does only that does not import `ipaddress`.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._lock = -1
-        self._owners: dict[IPAddress, tuple[str, str]] = {}
+        self._owners: dict[str, tuple[str, str]] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -64,21 +69,17 @@ class Reservations:
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}"
 
-    def _read_all(self) -> dict[IPAddress, tuple[str, str]]:
+    def _read_all(self) -> dict[str, tuple[str, str]]:
         # Names of addresses begin with a digit or, IPv6, with a to f or a colon; "lock" and "last..." do not.
         names = {name for name in os.listdir(self._directory) if name[0] in "0123456789abcdef:"}
         mtime_ns, owners = _remembered.get(self._directory, (0, {}))
-        if mtime_ns == os.stat(self._directory).st_mtime_ns and names == set(map(str, owners)):
+        if mtime_ns == os.stat(self._directory).st_mtime_ns and names == owners.keys():
             return owners
         owners = {}
         for name in names:
-            try:
-                address = ipaddress.ip_address(name)
-            except ValueError:
-                continue
             if owner := self._read(name):
                 container_id, _, ifname = owner.partition(LINE_BREAK)
-                owners[address] = (container_id, ifname)
+                owners[name] = (container_id, ifname)
         return owners
 
     def _read(self, name: str) -> str:
@@ -100,11 +101,16 @@ class Reservations:
             os.close(fd)
 
     @property
-    def taken(self) -> set[IPAddress]:
-        return set(self._owners)
+    def taken(self) -> Container[str]:
+        return self._owners.keys()
+
+    def names_of(self, container_id: str, ifname: str) -> list[str]:
+        return [name for name, owner in self._owners.items() if _owns(owner, container_id, ifname)]
 
     def addresses_of(self, container_id: str, ifname: str) -> list[IPAddress]:
-        return [address for address, owner in self._owners.items() if _owns(owner, container_id, ifname)]
+        return [
+            ipaddress.ip_address(name) for name in self.names_of(container_id, ifname) if _is_address(name)
+        ]
 
     def last_reserved(self, range_set: int) -> IPAddress | None:
         try:
@@ -114,29 +120,36 @@ class Reservations:
 
     def reserve(self, address: IPAddress, *, container_id: str, ifname: str, range_set: int) -> bool:
         """Take the address; False when somebody has it."""
-        if address in self._owners:
+        name = str(address)
+        if name in self._owners:
             return False
-        self._write(str(address), f"{container_id}{LINE_BREAK}{ifname}")
-        self._owners[address] = (container_id, ifname)
-        self._write(f"{LAST_RESERVED}{range_set}", str(address))
+        self._write(name, f"{container_id}{LINE_BREAK}{ifname}")
+        self._owners[name] = (container_id, ifname)
+        self._write(f"{LAST_RESERVED}{range_set}", name)
         return True
 
-    def release(self, container_id: str, ifname: str) -> list[IPAddress]:
-        """Free everything the interface of the container has, and say what that was; nothing is fine."""
-        freed = self.addresses_of(container_id, ifname)
-        for address in freed:
-            self.free(address)
-        return freed
+    def release(self, container_id: str, ifname: str) -> None:
+        """Free everything the interface of the container has; nothing is fine."""
+        for name in self.names_of(container_id, ifname):
+            self.free(name)
 
-    def free(self, address: IPAddress) -> None:
+    def free(self, name: str) -> None:
         """Under the lock nobody else can have removed it since it was read."""
-        os.unlink(self._path(str(address)))
-        del self._owners[address]
+        os.unlink(self._path(name))
+        del self._owners[name]
 
     def release_others(self, valid: set[tuple[str, str]]) -> None:
         """Free what belongs to no attachment of `valid`, pairs of container ID and interface name."""
         for container_id, ifname in set(self._owners.values()) - valid:
             self.release(container_id, ifname)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _owns(owner: tuple[str, str], container_id: str, ifname: str) -> bool:
