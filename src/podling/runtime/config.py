@@ -24,6 +24,8 @@ class RuntimeConfig:
     cni_cache_dir: Path = Path("/var/lib/cni/results")
     netns_dir: Path = Path("/run/netns")
     """Where `ip netns` looks too, so `ip netns list` shows the pods."""
+    cdi_spec_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
+    """Descriptions of devices by name (CDI); the later one wins. containerd's and CRI-O's default."""
     crun: str = "crun"
     """An OCI runtime: a name on the path, or a path."""
     conmon: str = "conmon"

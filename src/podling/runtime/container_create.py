@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podling.runtime import container_mounts, host, names, oci, sandbox_events, security, userns, users
+from podling.runtime import cdi, container_mounts, host, names, oci, sandbox_events, security, userns, users
 from podling.runtime.container_validate import check_config, check_propagation
 from podling.runtime.core import Container, Core, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
@@ -98,8 +98,7 @@ def _validate(core: Core, request: cri.CreateContainerRequest) -> _Wanted:
     if not sandbox.ready:
         raise CRIError(Code.FAILED_PRECONDITION, f"sandbox {sandbox.id} is not ready")
     check_config(config)
-    if config.cdi_devices:
-        raise CRIError(Code.UNIMPLEMENTED, f"container {config.metadata.name}: CDI devices are not supported")
+    cdi.requested(config)
     try:
         image = core.images.resolve(config.image.image)
     except ImageError as err:
@@ -174,7 +173,10 @@ def _prepare(core: Core, record: ContainerRecord, wanted: _Wanted) -> None:
     sources = container_mounts.sources(core, record, wanted.sandbox, wanted.volume_images)
     bundle = core.paths.bundle(record.id)
     bundle.mkdir(mode=0o700)
-    (bundle / "config.json").write_bytes(encode_json(_specification(core, record, wanted, sources)))
+    specification = _specification(core, record, wanted, sources)
+    cdi.inject(specification, cdi.requested(record.config), core.config.cdi_spec_dirs)
+    record.hooks = cdi.has_hooks(specification)
+    (bundle / "config.json").write_bytes(encode_json(specification))
     if record.log_path:
         os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
 

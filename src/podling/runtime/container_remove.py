@@ -28,7 +28,8 @@ async def remove(core: Core, container: Container) -> None:
         if container.id not in core.containers:
             return  # removed while we waited for the lock
         try:
-            await core.forget(container.id, container.record.cgroup, ended=True)
+            ended = not container.record.hooks  # poststop hooks are crun's to run
+            await core.forget(container.id, container.record.cgroup, ended=ended)
             await in_thread(remove_files, core, container.record)
         except (OSError, TimeoutError) as err:
             raise CRIError(Code.UNKNOWN, f"failed to remove container {container.id!r}: {err}") from err

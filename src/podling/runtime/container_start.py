@@ -73,7 +73,7 @@ async def _start(core: Core, container: Container) -> None:
     record.process = reference(started.pid)
     container.process = _open(record.process)
     with core.timings.phase("container: crun start", container.id):
-        await core.crun.start(record.id)
+        await core.crun.start(record.id, hooks=record.hooks)
     record.phase = ContainerPhase.RUNNING
     record.started_at = time.time_ns()
     core.records.save_container(record)

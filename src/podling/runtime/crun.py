@@ -86,9 +86,9 @@ class Crun:
             raise OCIError(done.command, done.exit_code, said)
         return int(pid_file.read_text())
 
-    async def start(self, container_id: str) -> None:
+    async def start(self, container_id: str, *, hooks: bool = False) -> None:
         """Let the first process of a created container go on to the user's command."""
-        if not self._open_gate(container_id):
+        if hooks or not self._open_gate(container_id):
             await self._checked("start", container_id)
 
     def _open_gate(self, container_id: str) -> bool:

@@ -97,6 +97,8 @@ class ContainerRecord:
     user: cri.LinuxContainerUser = field(default_factory=cri.LinuxContainerUser)
     volume_images: list[str] = field(default_factory=list)
     """Images that are mounted besides, by ID."""
+    hooks: bool = False
+    """Whether the specification has hooks: then crun must start and delete it, which else we do ourselves."""
     stop_signal: int = 15
     log_path: str = ""
     """Absolute; empty when nothing is logged."""
