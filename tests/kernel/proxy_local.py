@@ -80,8 +80,8 @@ class Node:
 
 
 @contextlib.contextmanager
-def serving(*places: Place, udp: bool = False) -> Iterator[None]:
-    """Each place answers on POD_PORT with its own address and the client's."""
+def serving(*places: Place, udp: bool = False, port: int = POD_PORT) -> Iterator[None]:
+    """Each place answers on `port` with its own address and the client's."""
     stop = threading.Event()
     threads = []
     sockets = []
@@ -89,7 +89,7 @@ def serving(*places: Place, udp: bool = False) -> Iterator[None]:
         kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
         sock = run_in_netns(place.netns, socket.socket, socket.AF_INET, kind)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((place.address, POD_PORT))
+        sock.bind((place.address, port))
         sock.settimeout(0.02)
         if not udp:
             sock.listen(64)

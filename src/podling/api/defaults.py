@@ -367,6 +367,19 @@ def _set(holder: Object, key: str, value: Any) -> None:
         holder[key] = value
 
 
+# Network policies
+
+
+def _network_policy(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    for direction in ("ingress", "egress"):
+        for rule in spec.get(direction) or ():
+            for port in rule.get("ports") or ():
+                _set(port, "protocol", "TCP")
+    if not spec.get("policyTypes"):
+        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+
+
 # RBAC
 
 _RBAC_GROUP: Final = "rbac.authorization.k8s.io"
@@ -386,6 +399,7 @@ _DEFAULTS: Final[dict[str, Callable[[Object], None]]] = {
     "EndpointSlice": _endpoint_slice,
     "Endpoints": _endpoints,
     "Namespace": _namespace,
+    "NetworkPolicy": _network_policy,
     "Node": _node,
     "PersistentVolume": _persistent_volume,
     "PersistentVolumeClaim": _persistent_volume_claim,

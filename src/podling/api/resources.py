@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from podling.api import apps_v1, coordination_v1, core_v1, discovery_v1, meta_v1, rbac_v1
+from podling.api import apps_v1, coordination_v1, core_v1, discovery_v1, meta_v1, networking_v1, rbac_v1
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -65,6 +65,7 @@ RESOURCES: dict[type, ResourceInfo] = {
     apps_v1.ReplicaSet: ResourceInfo("apps", "v1", "replicasets", namespaced=True),
     coordination_v1.Lease: ResourceInfo("coordination.k8s.io", "v1", "leases", namespaced=True),
     discovery_v1.EndpointSlice: ResourceInfo("discovery.k8s.io", "v1", "endpointslices", namespaced=True),
+    networking_v1.NetworkPolicy: ResourceInfo("networking.k8s.io", "v1", "networkpolicies", namespaced=True),
     rbac_v1.ClusterRole: ResourceInfo(_RBAC, "v1", "clusterroles", namespaced=False),
     rbac_v1.ClusterRoleBinding: ResourceInfo(_RBAC, "v1", "clusterrolebindings", namespaced=False),
     rbac_v1.Role: ResourceInfo(_RBAC, "v1", "roles", namespaced=True),

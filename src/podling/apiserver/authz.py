@@ -76,6 +76,8 @@ _USERS: dict[str, tuple[Rule, ...]] = {
 _NODE_RULES = (
     _EVENTS,
     _rule(_READ, "nodes", "services", "endpoints", "pods", "endpointslices.discovery.k8s.io"),
+    # Our agents enforce network policies themselves.
+    _rule(_READ, "namespaces", "networkpolicies.networking.k8s.io"),
     _rule(_WRITE, "nodes"),
     _rule({"patch", "update", "get"}, "nodes/status"),
     _rule({"create", "delete"}, "pods"),

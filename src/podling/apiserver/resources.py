@@ -38,6 +38,7 @@ from podling.apiserver.strategies.service import ServiceStrategy
 from podling.apiserver.strategies.simple import (
     EndpointsStrategy,
     EventStrategy,
+    GenerationStrategy,
     LeaseStrategy,
     NodeStrategy,
     ServiceAccountStrategy,
@@ -228,6 +229,16 @@ _REVIEWS = (
     _review("SubjectAccessReview", "subjectaccessreviews", "authorization", reviews.handle_access),
 )
 
+_NETWORKING = (
+    Resource(
+        kind="NetworkPolicy",
+        plural="networkpolicies",
+        group="networking.k8s.io",
+        short_names=("netpol",),
+        strategy=GenerationStrategy(),
+    ),
+)
+
 _RBAC = (
     Resource(kind="Role", plural="roles", group=RBAC, strategy=RoleStrategy("roles")),
     Resource(
@@ -267,6 +278,7 @@ RESOURCES: tuple[Resource, ...] = (
     *_COORDINATION,
     *_DISCOVERY,
     *_REVIEWS,
+    *_NETWORKING,
     *_RBAC,
     *_EXTENSIONS,
 )

@@ -39,7 +39,7 @@ from podling.kubelet.pleg import PLEG
 from podling.kubelet.pod_manager import PodManager
 from podling.kubelet.probes.counts import ProbeCounts
 from podling.kubelet.server.server import KubeletServer
-from podling.kubelet.services import PodServices
+from podling.kubelet.services import NetworkGate, PodServices, open_gate
 from podling.kubelet.standalone import NoServer
 from podling.kubelet.static_pods.mirror import MirrorPods
 from podling.kubelet.static_pods.sources import StaticPodSources
@@ -55,9 +55,16 @@ class Kubelet:
     """`run()` until cancelled; nothing is started before, and pods run on after."""
 
     def __init__(
-        self, config: KubeletConfig, client: Client | None, runtime: RuntimeService, images: ImageService
+        self,
+        config: KubeletConfig,
+        client: Client | None,
+        runtime: RuntimeService,
+        images: ImageService,
+        *,
+        network_gate: NetworkGate = open_gate,
     ) -> None:
         """`client`: None for a kubelet on its own (standalone), which runs static pods only."""
+        self._network_gate = network_gate
         self._config = config
         self._standalone = client is None
         self._client = client or Client(NoServer())
@@ -98,6 +105,7 @@ class Kubelet:
             statuses=StatusManager(self._client, tasks),
             backoff=Backoff(),
             cgroups=cgroups,
+            network_gate=self._network_gate,
             users=UserNamespaces(config, self._runtime),
             allocatable=node_allocatable(config, machine),
             node_memory_bytes=machine.memory_bytes,

@@ -88,3 +88,8 @@ async def _run(services: PodServices, pod: core_v1.Pod, attempt: int) -> None:
     network = status.network if status else None
     ips = [network.ip, *(extra.ip for extra in network.additional_ips)] if network and network.ip else []
     write_hosts(services.config, pod, ips)
+    try:
+        await services.network_gate(pod, ips)
+    except TimeoutError:
+        text = "The pod's network policies are not in force yet: they are still being applied"
+        services.events.pod(pod, WARNING, "NetworkPolicyDelayed", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from podling.api import core_v1
@@ -20,6 +20,14 @@ from podling.kubelet.tokens import PodTokens
 from podling.kubelet.userns import UserNamespaces
 from podling.runtime.cri.service import RuntimeService
 
+NetworkGate = Callable[[core_v1.Pod, Sequence[str]], Awaitable[None]]
+"""Asked with a pod and its addresses before its first container starts: returns when its network is as it
+must be from the first packet on. Raises TimeoutError."""
+
+
+async def open_gate(pod: core_v1.Pod, ips: Sequence[str]) -> None:
+    """Nobody has anything to do to a pod's network."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodServices:
@@ -35,6 +43,7 @@ class PodServices:
     statuses: StatusManager
     backoff: Backoff
     cgroups: PodCgroups
+    network_gate: NetworkGate
     users: UserNamespaces
     allocatable: Mapping[str, str]
     """The node's allocatable resources."""

@@ -20,11 +20,13 @@ from podling.client.events import EventRecorder
 from podling.client.http import HttpTransport
 from podling.client.kubeconfig import client_config
 from podling.kubelet.kubelet import Kubelet
+from podling.kubelet.services import open_gate
 from podling.kubelet.thresholds import DEFAULT_HARD
 from podling.machine.agent_config import AgentConfig
 from podling.machine.node_runtime import node_runtime
 from podling.network.dns.server import DNSServer
 from podling.network.flannel.daemon import Flannel
+from podling.network.policy.enforcer import PolicyEnforcer
 from podling.network.proxy.proxy import ServiceProxy
 from podling.network.routes import RouteSync
 from podling.network.services import ServiceView
@@ -52,10 +54,18 @@ async def run_agent(config: AgentConfig) -> None:
         _connected(config) as client,
         asyncio.TaskGroup() as tasks,
     ):
-        kubelet = Kubelet(config.kubelet, client, runtime, runtime)
-        running = [tasks.create_task(kubelet.run(), name="kubelet")]
+        running: list[asyncio.Task[None]] = []
+        gate = open_gate
         if client is not None:
             running += _beside(tasks, config, client, flannel)
+            if config.network_policies:
+                events = EventRecorder(client, "network-policy", config.kubelet.node_name)
+                policies = PolicyEnforcer(client, config.kubelet.node_name, events)
+                gate = policies.admit
+                running.append(tasks.create_task(events.run(), name="policy: events"))
+                running.append(tasks.create_task(policies.run(), name="network policies"))
+        kubelet = Kubelet(config.kubelet, client, runtime, runtime, network_gate=gate)
+        running.append(tasks.create_task(kubelet.run(), name="kubelet"))
         await stop.wait()
         for task in running:
             task.cancel()

@@ -160,6 +160,12 @@ class AgentConfig:
         flag="service-proxy",
         help="Translate services on this node; turn off where a kube-proxy does.",
     )
+    network_policies: bool = setting(
+        True,
+        kind=BOOL,
+        flag="network-policies",
+        help="Enforce NetworkPolicy objects on this node; turn off where the network plugin does.",
+    )
     dns: bool = setting(
         True, kind=BOOL, flag="dns", help="Answer the cluster's DNS on this node's address, port 10053."
     )

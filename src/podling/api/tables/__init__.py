@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from podling.api.tables.columns import Object, Table
-from podling.api.tables.network import ENDPOINT_SLICES, ENDPOINTS, SERVICES
+from podling.api.tables.network import ENDPOINT_SLICES, ENDPOINTS, NETWORK_POLICIES, SERVICES
 from podling.api.tables.nodes import NODES
 from podling.api.tables.others import (
     ANY,
@@ -44,6 +44,7 @@ _TABLES: Final[dict[str, Table]] = {
     "Event": EVENTS,
     "Lease": LEASES,
     "Namespace": NAMESPACES,
+    "NetworkPolicy": NETWORK_POLICIES,
     "Node": NODES,
     "PersistentVolume": PERSISTENT_VOLUMES,
     "PersistentVolumeClaim": CLAIMS,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from podling.api.selectors import format_label_selector
 from podling.api.tables.columns import (
     AGE,
     NAME,
@@ -137,4 +138,19 @@ ENDPOINT_SLICES: Final = Table(
         AGE,
     ),
     cells=_slice_cells,
+)
+
+
+def _policy_cells(policy: Object, now: datetime) -> Cells:
+    selector = (policy.get("spec") or {}).get("podSelector") or {}
+    return [name(policy), format_label_selector(selector) or NONE, age(policy, now)]
+
+
+NETWORK_POLICIES: Final = Table(
+    columns=(
+        NAME,
+        column("Pod-Selector", "Selects the pods to which this NetworkPolicy object applies."),
+        AGE,
+    ),
+    cells=_policy_cells,
 )

@@ -20,6 +20,7 @@ from podling.api.validation.config import (
 )
 from podling.api.validation.faults import Faults, FieldError, Object
 from podling.api.validation.meta import check_metadata
+from podling.api.validation.networking import check_network_policy, check_network_policy_update
 from podling.api.validation.node import check_node, check_node_update
 from podling.api.validation.persistent import (
     check_claim,
@@ -78,6 +79,7 @@ _CREATE: Final[dict[str, Callable[[Object, Faults], None]]] = {
     "Event": check_event,
     "Lease": check_lease,
     "Namespace": check_namespace,
+    "NetworkPolicy": check_network_policy,
     "Node": check_node,
     "PersistentVolume": check_persistent_volume,
     "PersistentVolumeClaim": check_claim,
@@ -99,6 +101,7 @@ _UPDATE: Final[dict[str, Callable[[Object, Object, Faults], None]]] = {
     "EndpointSlice": check_endpoint_slice_update,
     "Endpoints": check_endpoints_update,
     "Lease": check_lease_update,
+    "NetworkPolicy": check_network_policy_update,
     "Node": check_node_update,
     "PersistentVolume": check_persistent_volume_update,
     "PersistentVolumeClaim": check_claim_update,

@@ -9,6 +9,10 @@ class NodeStrategy(Strategy):
     """A kubelet registers its node with the status it has: nothing is reset at create."""
 
 
+class GenerationStrategy(Strategy):
+    generation = True
+
+
 class EventStrategy(Strategy):
     create_on_update = True
 

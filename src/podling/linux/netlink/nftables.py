@@ -28,6 +28,7 @@ NFPROTO_IPV4 = 2
 NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING = range(5)
 NF_DROP, NF_ACCEPT = 0, 1
 NFT_JUMP, NFT_GOTO, NFT_RETURN = -3, -4, -5
+CMP_LTE, CMP_GTE = 3, 5
 NFT_SET_MAP, NFT_SET_TIMEOUT, NFT_SET_EVAL = 0x8, 0x10, 0x20
 NFT_DATA_VERDICT = 0xFFFFFF00
 TYPE_IPV4_ADDR, TYPE_INET_PROTO, TYPE_INET_SERVICE, TYPE_MARK = 7, 12, 13, 19
@@ -233,6 +234,11 @@ def _payload(register: int, *, base: int, offset: int, length: int) -> bytes:
     return _expression("payload", _reg(1, register), _u32(2, base), _u32(3, offset), _u32(4, length))
 
 
+def load_transport(register: int, *, offset: int, length: int) -> bytes:
+    """Bytes of the TCP, UDP or SCTP header."""
+    return _payload(register, base=2, offset=offset, length=length)
+
+
 def load_l4proto(register: int) -> bytes:
     return _expression("meta", _u32(2, 16), _reg(1, register))
 
@@ -289,6 +295,11 @@ def bitwise(register: int, mask: bytes, xor: bytes) -> bytes:
 
 def equal(register: int, data: bytes, *, negated: bool = False) -> bytes:
     return _expression("cmp", _reg(1, register), _u32(2, int(negated)), nested(3, value(data)))
+
+
+def compare(register: int, operator: int, data: bytes) -> bytes:
+    """Ends the rule unless the register is, as bytes, less or greater as the operator says."""
+    return _expression("cmp", _reg(1, register), _u32(2, operator), nested(3, value(data)))
 
 
 def lookup(name: str, register: int, to: int | None = None) -> bytes:

@@ -11,7 +11,6 @@ Nodes without a default route (clusters without egress) get a route for the serv
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import time
 from collections.abc import Sequence
@@ -20,10 +19,10 @@ from ipaddress import IPv4Address, IPv4Network
 from podling.api.core_v1 import Service
 from podling.client.events import EventRecorder
 from podling.linux.netlink import NetlinkError
-from podling.linux.netlink.netfilter import NFNLGRP_NFTABLES, Netfilter
-from podling.linux.netlink.nftables import NFT_MSG_NEWGEN, event_table
-from podling.linux.netlink.wire import Request, parse_messages
+from podling.linux.netlink.netfilter import Netfilter
+from podling.linux.netlink.wire import Request
 from podling.linux.sysctl import ensure_sysctl
+from podling.network.nft_watch import NftWatch
 from podling.network.proxy import ruleset, stale
 from podling.network.proxy.route import keep_route
 from podling.network.proxy.rules import compute_rules
@@ -77,38 +76,15 @@ class ServiceProxy:
             tasks.create_task(self._sync_forever(), name="services: sync")
 
     async def _sync_forever(self) -> None:
-        with Netfilter() as netfilter, Netfilter(groups=(NFNLGRP_NFTABLES,)) as watch:
-            watch.set_blocking(False)
-            loop = asyncio.get_running_loop()
-            loop.add_reader(watch.fileno(), self._on_nft_events, watch, netfilter.port)
-            try:
-                while True:
-                    await self._pass(netfilter)
-                    self.synced.set()
-                    await self._wake.wait()
-            finally:
-                loop.remove_reader(watch.fileno())
+        with Netfilter() as netfilter, NftWatch(ruleset.TABLE, netfilter, self._wants_reload):
+            while True:
+                await self._pass(netfilter)
+                self.synced.set()
+                await self._wake.wait()
 
     def _on_change(self, key: Key) -> None:
         self._dirty.add(key)
         self._wake.set()
-
-    def _on_nft_events(self, watch: Netfilter, own_port: int) -> None:
-        table = ruleset.TABLE.encode()
-        while True:
-            try:
-                data = watch.receive_foreign(own_port)
-            except BlockingIOError:
-                return
-            except OSError as err:
-                if err.errno != errno.ENOBUFS:
-                    raise
-                self._wants_reload("lost track of changes to nftables")
-                continue
-            for message in parse_messages(data):
-                if message.kind & 0xFF != NFT_MSG_NEWGEN and event_table(message.body) == table:
-                    self._wants_reload("somebody changed our nftables")
-                    break
 
     def _wants_reload(self, why: str) -> None:
         if not self._reload:
