@@ -5,6 +5,7 @@ Without a C compiler the package is still built; who needs a program is then tol
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 
@@ -15,21 +16,24 @@ sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from podling.linux.cbuild import BuildError
 from podling.network.flannel.forwarder import FORWARDER
-from podling.pause.build import PAUSE
+from podling.pause.build import FREESTANDING, LAUNCH, PAUSE
 
-PROGRAMS = {"pause": PAUSE, "network/flannel": FORWARDER}
+PROGRAMS = {"pause": [PAUSE], "network/flannel": [FORWARDER]}
 """By their folder in the package."""
+if platform.machine() in FREESTANDING:
+    PROGRAMS["pause"].append(LAUNCH)
 
 
 class BuildWithPrograms(build_py):
     def run(self) -> None:
         super().run()
-        for folder, program in PROGRAMS.items():
-            target = Path("src" if self.editable_mode else self.build_lib, "podling", folder, program.name)
-            try:
-                program.build(target)
-            except BuildError as err:
-                print(f"warning: {err}", file=sys.stderr)
+        package = Path("src" if self.editable_mode else self.build_lib, "podling")
+        for folder, programs in PROGRAMS.items():
+            for program in programs:
+                try:
+                    program.build(package / folder / program.name)
+                except BuildError as err:
+                    print(f"warning: {err}", file=sys.stderr)
 
 
 class BinaryDistribution(Distribution):

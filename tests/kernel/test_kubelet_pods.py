@@ -67,6 +67,8 @@ class Node:
         await self.start()
 
     async def run(self, *containers: dict[str, Any], name: str = "web", **spec: Any) -> core_v1.Pod:
+        # A shell that is stopped before it has set its trap hears nothing, and has the whole grace period.
+        spec = {"terminationGracePeriodSeconds": 5} | spec
         body = {
             "metadata": {"name": name, "namespace": "default"},
             "spec": {"nodeName": NODE, "containers": list(containers), **spec},

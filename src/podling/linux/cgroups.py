@@ -27,6 +27,7 @@ from podling.linux.mounts import MountInfo, read_mountinfo
 
 POD_CONTROLLERS = ("cpu", "memory", "pids")
 """What a pod's own cgroup needs on v1; crun makes the others where a container needs them."""
+LEAF_CONTROLLERS = (*POD_CONTROLLERS, "cpuacct", "name=systemd")
 V2_CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
 
 DEFAULT_PERIOD_US = 100_000
@@ -152,6 +153,23 @@ class Cgroups:
                 enable_controllers(at)
         if limits is not None:
             self.set_limits(cgroup, limits)
+
+    def leaf_procs(self, cgroup: str) -> list[Path]:
+        """The files by which a process enters a cgroup that limits nothing.
+
+        On v1 it is in those where it is counted, and where systemd looks for the processes of a service.
+        """
+        if not self.controllers:
+            assert self.unified is not None
+            roots = {self.unified}
+        else:
+            roots = {self.controllers[c] for c in LEAF_CONTROLLERS if c in self.controllers}
+        return [root / cgroup.lstrip("/") / "cgroup.procs" for root in sorted(roots)]
+
+    def create_leaf(self, cgroup: str) -> None:
+        """Make what `leaf_procs` names. Idempotent. On v2 its parent hands controllers down (`create`)."""
+        for procs in self.leaf_procs(cgroup):
+            procs.parent.mkdir(parents=True, exist_ok=True)
 
     def set_limits(self, cgroup: str, limits: Limits) -> None:
         """Raises OSError from the kernel, with the file's name, when a value is refused."""

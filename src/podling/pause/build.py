@@ -1,4 +1,4 @@
-"""The pause program: how it is built, and where it is."""
+"""The pause program and the one that starts it: how they are built, and where they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from podling.linux.cbuild import CProgram
 VERSION = "1.0"
 
 FREESTANDING = frozenset({"x86_64", "aarch64"})
-"""Architectures pause.c has an entry point for; on others it is linked against the static C library."""
+"""Architectures pause.c has an entry point for; on others it is linked against the static C library, and
+there is no launch."""
 
 # fmt: off
 COMMON_FLAGS = (
@@ -31,7 +32,19 @@ PAUSE = CProgram(
     ),
 )
 
+LAUNCH = CProgram(
+    name="launch",
+    version=VERSION,
+    source=Path(__file__).with_name("launch.c"),
+    flags=(*COMMON_FLAGS, *NO_LIBC_FLAGS),
+)
+
 
 def pause_path() -> Path:
     """The pause program; built first if need be (some 50 ms, once). Raises `BuildError`."""
     return PAUSE.path()
+
+
+def launch_path() -> Path | None:
+    """What makes system calls from a list; None where it is not known how. Raises `BuildError`."""
+    return LAUNCH.path() if platform.machine() in FREESTANDING else None

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from podling.cni.library import CNI
 from podling.linux.cgroups import Cgroups
 from podling.linux.pidfd import Process
-from podling.pause.build import pause_path
+from podling.pause.build import launch_path, pause_path
 from podling.runtime import host
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.conmon import Conmon
@@ -138,6 +138,8 @@ class Core:
         self.records = Records(self.paths)
         self.timings = Timings()
         self.runner = Runner(config.max_parallel_starts)
+        self.launch = launch_path()
+        """Makes system calls from a list; None: crun starts every pause."""
         self.crun = Crun(find_program(config.crun, "crun"), self.paths.crun, self.runner)
         self.conmon = Conmon(find_program(config.conmon, "conmon"), self.crun)
         self.cgroups = Cgroups()

@@ -24,13 +24,14 @@ from podling.cni.types import CNIError, Result
 from podling.linux import mounts, netns
 from podling.linux.pidfd import Process
 from podling.linux.processes import reference
-from podling.runtime import names, oci, sandbox_events, security, userns
+from podling.runtime import launch_script, names, oci, pause_launch, sandbox_events, security, userns
 from podling.runtime.bandwidth import bandwidth_of
 from podling.runtime.core import Core, Sandbox, in_thread, to_the_end
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.cri.messages import NamespaceMode
 from podling.runtime.crun import OCIError
+from podling.runtime.launch_script import ScriptError
 from podling.runtime.sandbox_files import write_sandbox_files
 from podling.runtime.sandbox_stop import cni_arguments, release_network
 from podling.runtime.state import SandboxPhase, SandboxRecord, encode_json, remove_tree
@@ -171,8 +172,8 @@ async def _start_pause(core: Core, sandbox: Sandbox) -> None:
     folder = core.paths.sandbox(sandbox.id)
     with core.timings.phase("sandbox: pause", sandbox.id):
         try:
-            pid = await to_the_end(core.crun.run_detached(sandbox.id, folder, folder / "pid"))
-        except (OCIError, OSError, TimeoutError) as err:
+            pid = await to_the_end(_launch(core, record, folder))
+        except (OCIError, ScriptError, OSError, TimeoutError) as err:
             raise CRIError(
                 Code.UNKNOWN, f'failed to start the pause container of sandbox "{record.id}": {err}'
             ) from err
@@ -180,6 +181,16 @@ async def _start_pause(core: Core, sandbox: Sandbox) -> None:
     sandbox.pause = Process.open(pid, record.pause.start_time) if record.pause else None
     if sandbox.pause is None:
         raise CRIError(Code.UNKNOWN, f'the pause container of sandbox "{record.id}" ended at once')
+
+
+async def _launch(core: Core, record: SandboxRecord, folder: Path) -> int:
+    """By our own hand when it is an ordinary pause, else by crun; its PID."""
+    if core.launch is not None:
+        script = pause_launch.steps(_pause_spec(core, record), core.cgroups.leaf_procs(record.cgroup))
+        if script is not None:
+            await in_thread(core.cgroups.create_leaf, record.cgroup)
+            return await launch_script.run(core.runner, core.launch, script)
+    return await core.crun.run_detached(record.id, folder, folder / "pid")
 
 
 async def _end_pause(core: Core, sandbox: Sandbox) -> None:

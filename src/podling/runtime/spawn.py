@@ -106,14 +106,22 @@ class Runner:
     def __init__(self, limit: int) -> None:
         self.slots = asyncio.Semaphore(limit)
 
-    async def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, capture: bool = True) -> Finished:
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 60.0,
+        capture: bool = True,
+        files: Mapping[int, int] | None = None,
+    ) -> Finished:
         """Run to the end. TimeoutError when it takes longer, after killing it; cancellation kills it too.
 
-        `capture=False` leaves /dev/null to programs whose children keep their output open.
+        `capture=False` leaves /dev/null (or `files`) to programs whose children keep their output open.
         """
         if not capture:
             async with self.slots:
-                return Finished(argv, await finish(await start(argv), timeout_s=timeout_s), "")
+                code = await finish(await start(argv, files=files), timeout_s=timeout_s)
+                return Finished(argv, code, "")
         output = os.memfd_create("output", os.MFD_CLOEXEC)
         try:
             async with self.slots:
