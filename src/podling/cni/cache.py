@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from podling.cni import jsontext
+
 KIND = "cniCacheV1"
 
 
@@ -81,8 +83,8 @@ class ResultCache:
 
     def _read(self, path: Path) -> Attachment | None:
         try:
-            return _from_json(json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError):
+            return _from_json(jsontext.loads(path.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from podling.cni import jsontext
 from podling.cni.plugins.skel import valid_name
 from podling.cni.types import UNNAMED, VERSIONS, CNIError, ConfigError
 
@@ -93,7 +94,7 @@ def load_file(path: Path) -> NetworkConfigList:
 def parse(text: bytes, *, path: Path | None = None) -> NetworkConfigList:
     """A list, or a single configuration made into one. `ConfigError` says what is wrong with it."""
     try:
-        raw = json.loads(text)
+        raw = jsontext.loads(text)
     except ValueError as err:
         raise ConfigError(f"error parsing configuration: {err}") from err
     if not isinstance(raw, dict):
@@ -142,7 +143,7 @@ def _drop_ins(raw: dict[str, Any], name: str, path: Path | None) -> list[dict[st
     found = []
     for file in sorted((path.parent / name).glob("*.conf")):
         try:
-            found.append(json.loads(file.read_bytes()))
+            found.append(jsontext.loads(file.read_bytes()))
         except (OSError, ValueError) as err:
             raise ConfigError(f"error loading CNI config file {file}: {err}") from err
     return found
@@ -156,6 +157,9 @@ def _parse_plugin(place: int, raw: Any) -> PluginConf:
         raise ConfigError(f'failed to parse plugin config {place}: missing "type"')
     if "/" in kind:
         raise ConfigError(f"failed to parse plugin config {place}: invalid plugin type {kind!r}")
+    for key in ("capabilities", "runtimeConfig"):
+        if not isinstance(raw.get(key), dict | None):
+            raise ConfigError(f"failed to parse plugin config {place}: {key} must be a JSON object")
     return PluginConf(type=kind, raw=raw)
 
 

@@ -46,13 +46,18 @@ def loads(text: str | bytes) -> Any:
     except (StopIteration, SystemError):
         # Up to Python 3.12 the scanner finds no exception class to raise unless `json` is imported already.
         return _slow_loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     return value if not text[end:].strip(_SPACE) else _slow_loads(text)
 
 
 def _slow_loads(text: str) -> Any:
     import json
 
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def dumps(value: Any, *, indent: int = 4) -> str:

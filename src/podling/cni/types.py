@@ -141,7 +141,7 @@ class Interface:
             name=str(raw.get("name", "")),
             mac=str(raw.get("mac", "")),
             sandbox=str(raw.get("sandbox", "")),
-            mtu=int(raw.get("mtu", 0)),
+            mtu=_number(raw.get("mtu")) or 0,
             socket_path=str(raw.get("socketPath", "")),
             pci_id=str(raw.get("pciID", "")),
         )
@@ -169,9 +169,9 @@ class IPConfig:
     def from_json(cls, raw: Mapping[str, Any]) -> IPConfig:
         gateway = raw.get("gateway")
         return cls(
-            address=ipaddress.ip_interface(raw["address"]),
-            gateway=ipaddress.ip_address(gateway) if gateway else None,
-            interface=raw.get("interface"),
+            address=ipaddress.ip_interface(_text(raw["address"])),
+            gateway=ipaddress.ip_address(_text(gateway)) if gateway else None,
+            interface=_number(raw.get("interface")),
         )
 
     def to_json(self, version: str) -> dict[str, Any]:
@@ -199,13 +199,9 @@ class CNIRoute:
     def from_json(cls, raw: Mapping[str, Any]) -> CNIRoute:
         gw = raw.get("gw")
         return cls(
-            dst=ipaddress.ip_network(raw["dst"], strict=False),
-            gw=ipaddress.ip_address(gw) if gw else None,
-            mtu=raw.get("mtu"),
-            advmss=raw.get("advmss"),
-            priority=raw.get("priority"),
-            table=raw.get("table"),
-            scope=raw.get("scope"),
+            dst=ipaddress.ip_network(_text(raw["dst"]), strict=False),
+            gw=ipaddress.ip_address(_text(gw)) if gw else None,
+            **{key: _number(raw.get(key)) for key in ("mtu", "advmss", "priority", "table", "scope")},
         )
 
     def to_json(self, version: str) -> dict[str, Any]:
@@ -227,10 +223,10 @@ class DNS:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> DNS:
         return cls(
-            nameservers=tuple(raw.get("nameservers") or ()),
+            nameservers=_texts(raw.get("nameservers")),
             domain=str(raw.get("domain", "")),
-            search=tuple(raw.get("search") or ()),
-            options=tuple(raw.get("options") or ()),
+            search=_texts(raw.get("search")),
+            options=_texts(raw.get("options")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -275,7 +271,7 @@ class Result:
                 routes=tuple(map(CNIRoute.from_json, raw.get("routes") or ())),
                 dns=dns,
             )
-        except (KeyError, ValueError, TypeError, AttributeError) as err:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as err:
             reason = f"missing key {err}" if isinstance(err, KeyError) else str(err)
             raise CNIError(DECODING_FAILURE, f"invalid result: {reason}") from err
 
@@ -303,7 +299,7 @@ class Result:
             for ip in self.ips
             if ip.interface is None
             or (
-                ip.interface < len(self.interfaces)
+                0 <= ip.interface < len(self.interfaces)
                 and self.interfaces[ip.interface].name == ifname
                 and self.interfaces[ip.interface].sandbox
             )
@@ -337,6 +333,25 @@ def _old_json(result: Result) -> dict[str, Any]:
             INCOMPATIBLE_VERSION, "cannot convert: no valid IP addresses", "use version 0.3.0 or newer"
         )
     return text
+
+
+def _text(value: Any) -> str:
+    # `ipaddress` would take numbers too.
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list | None):
+        raise TypeError(f"{values!r} is not a list")
+    return tuple(map(_text, values or ()))
+
+
+def _number(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(f"{value!r} is not a number")
+    return value
 
 
 def _set(**fields: Any) -> dict[str, Any]:

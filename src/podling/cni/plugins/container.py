@@ -236,6 +236,8 @@ def check(args: Args, previous: Result, inside: Netlink, *, kind: str | None) ->
 def _check_addresses(inside: Netlink, link: Link, previous: Result) -> None:
     present = {address.interface for address in inside.addr_list(link.index)}
     for ip in previous.ips:
+        if ip.interface is not None and not 0 <= ip.interface < len(previous.interfaces):
+            raise CNIError(CHECK_FAILED, f"prevResult has no interface {ip.interface}, of {ip.address}")
         on_link = ip.interface is None or previous.interfaces[ip.interface].name == link.name
         if on_link and ip.address not in present:
             raise CNIError(CHECK_FAILED, f"address {ip.address} is gone from {link.name}")

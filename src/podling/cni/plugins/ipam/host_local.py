@@ -147,6 +147,9 @@ def _ipam(args: Args) -> Mapping[str, Any]:
     ipam = args.conf.get("ipam")
     if not isinstance(ipam, dict):
         raise ConfigError("IPAM config missing 'ipam' key")
+    for key in ("dataDir", "resolvConf"):
+        if not isinstance(ipam.get(key), str | None) or "\0" in (ipam.get(key) or ""):
+            raise ConfigError(f"ipam.{key}: must be a path, not {ipam[key]!r}")
     return ipam
 
 
@@ -157,8 +160,10 @@ def _directory(args: Args, ipam: Mapping[str, Any]) -> str:
 def _requested(args: Args, runtime: Mapping[str, Any]) -> list[IPAddress]:
     """Addresses asked for by CNI_ARGS, `args` and the capability `ips`, which may carry prefix lengths."""
     texts = [args.cni_args["IP"]] if args.cni_args.get("IP") else []
-    texts += ((args.conf.get("args") or {}).get("cni") or {}).get("ips") or []
-    texts += runtime.get("ips") or []
+    for listed in (((args.conf.get("args") or {}).get("cni") or {}).get("ips"), runtime.get("ips")):
+        if not isinstance(listed, list | None):
+            raise CNIError(INVALID_ENVIRONMENT, f"cannot understand ips: must be a list, not {listed!r}")
+        texts += listed or []
     try:
         return [ipaddress.ip_interface(text).ip for text in dict.fromkeys(map(str, texts))]
     except ValueError as err:

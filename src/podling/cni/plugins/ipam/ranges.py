@@ -76,6 +76,9 @@ def parse_ranges(ipam: Mapping[str, Any], runtime_ranges: Sequence[Any] = ()) ->
 
     Takes both the list `ranges` and the older single range written into the object itself.
     """
+    for what, given in (("ranges", ipam.get("ranges")), ("ipRanges", runtime_ranges)):
+        if not isinstance(given, list | tuple | None):
+            raise ConfigError(f"{what} must be a list of range sets, not {given!r}")
     raw_sets = list(ipam.get("ranges") or ())
     if ipam.get("subnet"):
         raw_sets.insert(0, [ipam])
@@ -109,8 +112,11 @@ def _parse_set(place: int, raw: Any) -> RangeSet:
 def _parse_range(raw: Any) -> Range:
     if not isinstance(raw, dict):
         raise ConfigError("a range must be a JSON object")
+    for key in ("subnet", "rangeStart", "rangeEnd", "gateway"):
+        if not isinstance(raw.get(key), str | None):  # `ipaddress` takes numbers too
+            raise ConfigError(f"{key} must be a string, not {raw[key]!r}")
     try:
-        subnet = ipaddress.ip_network(raw["subnet"], strict=False)
+        subnet = ipaddress.ip_network(raw["subnet"] or "", strict=False)
     except KeyError as err:
         raise ConfigError("a range needs a subnet") from err
     except ValueError as err:

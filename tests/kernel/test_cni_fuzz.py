@@ -1,4 +1,4 @@
-"""Chained and IPAM plugins on configurations nobody would write: success or a CNI error, nothing else."""
+"""Plugins on configurations nobody would write: success or a CNI error, nothing else."""
 
 from __future__ import annotations
 
@@ -19,8 +19,24 @@ RUBBISH: tuple[Any, ...] = (
     None, True, 0, -1, 1 << 40, 1.5, "", "x", "10.0.0.1/24", "::", "\0", "é" * 300, [], [None], ["x", 1], {},
     {"cni": 5}, {"cni": {"ips": ["x"], "sysctl": {"net.x": 1}, "mac": "zz"}}, {"portMappings": [{}]},
     {"portMappings": "x"}, {"bandwidth": {"ingressRate": "1"}}, {"ips": [1]}, [{"option": []}],
+    {"ips": 5}, {"ipRanges": 5}, {"ipRanges": [[{"subnet": 5}]]}, [5],
+    [[{"subnet": "10.0.0.0/8", "gateway": 7}]],
+    [[{"subnet": "10.0.0.0/24"}]], "10.0.0.0/24", [{"minID": "x", "maxID": 5}],
 )  # fmt: skip
+LINK_KEYS = "master mode mtu mac linkInContainer ipam dns args runtimeConfig"
 KEYS = {
+    "bridge": "bridge isGateway isDefaultGateway forceAddress ipMasq ipMasqBackend hairpinMode promiscMode "
+    "vlan vlanTrunk preserveDefaultVlan macspoofchk portIsolation disableContainerInterface mtu ipam dns "
+    "runtimeConfig args",
+    "ptp": "ipMasq ipMasqBackend mtu ipam dns",
+    "macvlan": f"bcqueuelen {LINK_KEYS}",
+    "ipvlan": LINK_KEYS,
+    "vlan": f"vlanId {LINK_KEYS}",
+    "dummy": LINK_KEYS,
+    "tap": f"multiQueue owner group bridge {LINK_KEYS}",
+    "host-device": "device hwaddr kernelpath pciBusID ipam dns runtimeConfig",
+    "loopback": "ipam",
+    "host-local": "ipam args runtimeConfig",
     "portmap": "snat masqAll markMasqBit externalSetMarkChain conditionsV4 conditionsV6 runtimeConfig",
     "tuning": "sysctl mac mtu promisc allmulti txQLen dataDir args runtimeConfig",
     "bandwidth": "ingressRate ingressBurst egressRate egressBurst shapedSubnets runtimeConfig",
@@ -32,7 +48,11 @@ KEYS = {
     "static": "ipam args runtimeConfig",
     "dhcp": "ipam args",
 }
-IPAM_KEYS = ("addresses", "routes", "dns", "request", "provide", "daemonSocketPath", "priority")
+IPAM_KEYS = {
+    "static": "addresses routes dns",
+    "dhcp": "request provide daemonSocketPath priority",
+    "host-local": "subnet rangeStart rangeEnd gateway ranges routes resolvConf",
+}
 RESULTS: tuple[Any, ...] = (
     None,
     {"cniVersion": "1.0.0"},
@@ -60,7 +80,10 @@ def test_every_answer_is_one_of_the_protocol(
             if chance.random() < 0.5:
                 conf[key] = chance.choice(RUBBISH)
         if "ipam" in KEYS[plugin] and chance.random() < 0.8:
-            conf["ipam"] = {key: chance.choice(RUBBISH) for key in IPAM_KEYS if chance.random() < 0.4}
+            kind = plugin if plugin in IPAM_KEYS else chance.choice(list(IPAM_KEYS))
+            keys = IPAM_KEYS[kind].split()
+            conf["ipam"] = {key: chance.choice(RUBBISH) for key in keys if chance.random() < 0.4}
+            conf["ipam"] |= {"type": kind, "dataDir": str(tmp_path / "networks")}
         conf["prevResult"] = chance.choice(RESULTS)
         command = chance.choice(("ADD", "DEL", "CHECK", "STATUS", "GC"))
         with contextlib.suppress(CNIError):
