@@ -275,6 +275,77 @@ def test_ps_inspect_logs_and_top_show_it_under_its_own_name(hand: ByHand) -> Non
     assert "Exited (137)" in hand("ps", "-a")
 
 
+def test_exec_takes_dockers_options(hand: ByHand, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("FROM_FILE=1\n")
+    hand("run", "-d", "--name", "main", "-e", "A=container", *FOREVER)
+    options = ["-e", "A=exec", "--env-file", str(tmp_path / "env"), "-w", "/tmp", "-u", "65534:7"]
+    said = hand("exec", *options, "main", "sh", "-c", "echo $A $FROM_FILE $(pwd) $(id -u):$(id -g)")
+    assert said == "exec 1 /tmp 65534:7"
+    caps = ("main", "grep", "CapEff", "/proc/self/status")
+    given = ((), ("--privileged",), ("-u", "1"))
+    own, root, other = (int(hand("exec", *options, *caps).split()[1], 16) for options in given)
+    assert root & ~own, "more than the container has"
+    assert other == 0
+    hand("exec", "-d", "main", "sh", "-c", "echo out; sleep 0.3; echo done > /tmp/detached")
+
+    def written() -> None:
+        assert hand.run("exec", "main", "cat", "/tmp/detached").stdout == "done\n"
+
+    eventually(written)
+    assert "executable file not found" in hand.refused("exec", "-d", "main", "nope", code=127)
+    assert "unable to find user nobody9" in hand.refused("exec", "-u", "nobody9", "main", "true", code=126)
+    assert "Cwd must be an absolute path" in hand.refused("exec", "-w", "x", "main", "true", code=126)
+
+
+def test_lists_can_be_filtered_and_formatted(hand: ByHand) -> None:
+    hand("network", "create", "net1")
+    hand("network", "create", "net2")
+    hand("run", "-d", "--name", "web-1", "-l", "tier=front", "--network", "net1", *FOREVER)
+    hand("run", "-d", "--name", "web-2", "-l", "tier=front", "-l", "old", *FOREVER)
+    hand.run("run", "--name", "job", "busybox", "sh", "-c", "exit 3")
+
+    def names(*args: str) -> list[str]:
+        return hand("ps", "--format", "{{.Names}}", *args).split()
+
+    assert names() == ["web-2", "web-1"]
+    assert names("-n", "1") == ["job"]
+    assert names("-f", "name=web", "-f", "label=old") == ["web-2"]
+    assert names("-f", "label=tier=front", "-f", "network=net1") == ["web-1"]
+    assert names("-f", "status=exited") == names("-f", "exited=3") == ["job"]
+    assert names("-a", "-f", "ancestor=busybox", "-f", "before=web-2") == ["web-1"]
+    assert "invalid filter 'colour'" in hand.refused("ps", "-f", "colour=red")
+    form = r'table {{.Names}}\t{{.Label "tier"}}'
+    heading, row = hand("ps", "-f", "name=web-1", "--format", form).splitlines()
+    assert (heading.split(), row.split()) == (["NAMES", "tier"], ["web-1", "front"])
+    assert json.loads(hand("ps", "-l", "--format", "json"))["State"] == "exited"
+    form = "{{.State.Pid}} {{.HostConfig.NetworkMode}} {{.NetworkSettings.IPAddress}}"
+    assert hand("inspect", "-f", form, "web-1") == f"{hand.pid('web-1')} net1 {hand.ip('web-1')}"
+    assert hand("inspect", "-f", "{{.NetworkSettings.Networks.net1.IPAddress}}", "web-1") == hand.ip("web-1")
+    assert hand("inspect", "-f", "{{json .Config.Labels}}", "web-2") == '{"tier":"front","old":""}'
+    assert 'no entry for key "Nope"' in hand.refused("inspect", "-f", "{{.Nope}}", "web-1")
+    assert hand("network", "inspect", "-f", "{{.Driver}}", "net1") == "bridge"
+    assert hand("network", "prune", "-f") == "Deleted Networks:\nnet2"
+
+
+def test_logs_by_time(hand: ByHand) -> None:
+    hand("run", "-d", "--name", "log", "busybox", "sh", "-c", "echo one; sleep 2; echo two; exec sleep 1000")
+
+    def both() -> None:
+        assert hand("logs", "log") == "one\ntwo"
+
+    eventually(both)
+    stamps = [line.split()[0] for line in hand("logs", "-t", "log").splitlines()]
+    between = stamps[1][:19] + "Z"  # the second in which it began: after the first line
+    assert hand("logs", "--since", between, "log") == "two"
+    assert hand("logs", "--until", between, "log") == "one"
+    assert hand("logs", "--since", "1h30m", "log") == "one\ntwo"
+    assert hand("logs", "--tail", "1", "log") == "two"
+    refused = hand.refused("logs", "--since", "later", "log", code=2)
+    assert "failed to parse value as time or duration" in refused
+    hand("run", "--name", "small", "--log-opt", "max-size=4k", "busybox", "sh", "-c", "yes | head -n 20000")
+    assert Path(hand.inspect("small")["LogPath"]).stat().st_size < 64 << 10
+
+
 def test_errors_are_in_dockers_words(hand: ByHand) -> None:
     hand("run", "-d", "--name", "taken", *FOREVER)
     for command in ("stop", "kill", "rm", "logs", "top", "attach", "start"):

@@ -128,6 +128,7 @@ def test_containers_of_a_pod_share_what_pause_holds(hand: ByHand) -> None:
     hand("pod", "start", "pod1")
     assert hand.interfaces("one") == hand.interfaces("two") == ["lo", "eth0"]
     assert "is the infra container of pod pod1" in hand.refused("rm", "-f", infra)
+    assert "is a pause container: there is nothing in it to run" in hand.refused("exec", infra, "true")
     assert "You cannot remove a running container" in hand.refused("pod", "rm", "pod1")
     hand("pod", "rm", "-f", "pod1")
     assert hand("ps", "-aq") == ""
@@ -225,13 +226,40 @@ def test_what_a_reboot_leaves_can_be_started_and_removed(hand: ByHand) -> None:
     assert hand.inspect("single")["State"]["Status"] == "exited"
     hand("start", "single")
     assert hand.ip("single")
-    hand("pod", "start", "twins-pod-0")
+    refused = hand.refused("exec", hand("pod", "ls", "-q").split()[0], "true")
+    assert "is not running" in refused
+    started = hand("start", "--all", "--filter", "restart-policy=always", "--filter", "name=twins-pod-0")
+    assert started == hand.inspect("twins-pod-0-main")["Id"]
     assert hand.interfaces("single") == hand.interfaces("twins-pod-0-main") == ["lo", "eth0"]
     leases = [path.name for path in hand.root.glob("networks/podling/leases/byhand-podling/10.*")]
     assert len(leases) >= 2, (first, leases)
     assert len(hand("play", "--down", "-", input=MANIFEST).splitlines()) == 4
     hand("rm", "-f", "single")
     assert not list(hand.root.glob("networks/podling/leases/byhand-podling/10.*"))
+
+
+def test_play_may_be_killed_at_any_moment(hand: ByHand) -> None:
+    """What it has half made is a pod that --replace or --down removes, with its volumes and mounts."""
+    argv = hand.argv("play", "--replace", "-")
+    for wait_s in (0.3, 0.6, 0.9, 1.3, 1.8, 2.5):
+        process = subprocess.Popen(
+            argv, env=hand.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        assert process.stdin is not None
+        process.stdin.write(MANIFEST.encode())
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=wait_s)
+        process.kill()
+        process.wait()
+    hand("play", "--replace", "-", input=MANIFEST)
+
+    def logged() -> None:
+        assert hand("logs", "web-main").startswith("hello hunter2")
+
+    eventually(logged)
+    hand("play", "--down", "-", input=MANIFEST)
+    assert not any((hand.root / "pods").iterdir())
 
 
 def reboot(hand: ByHand) -> None:

@@ -72,7 +72,7 @@ def core_with(hand: Hand, seen: Seen) -> Core:
     from podling.runtime.config import RuntimeConfig
     from podling.runtime.core import Container, Core
 
-    if seen.container is None:
+    if seen.container is None or not seen.container.image_id:
         raise click.ClickException(f"{seen.name} is a pause container: there is nothing in it to run")
     core = hand.core if seen.settings is not None else Core(RuntimeConfig())
     container = Container(seen.container)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -35,7 +35,11 @@ def open_view(root_dir: Path | None, run_dir: Path | None) -> View | Views:
     return View(RuntimeConfig(root_dir=root_dir or usual.root_dir, run_dir=run_dir or usual.run_dir))
 
 
-def find_one(view: View | Views, wanted: str) -> Seen:
+class Finds(Protocol):
+    def find(self, wanted: str) -> list[Seen]: ...
+
+
+def find_one(view: Finds, wanted: str) -> Seen:
     """Raises ClickException with Docker's words."""
     found = view.find(wanted)
     if not found:

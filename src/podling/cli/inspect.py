@@ -23,8 +23,9 @@ NEVER = "0001-01-01T00:00:00Z"
 
 @click.command("inspect")
 @click.argument("names", nargs=-1, required=True, metavar="ID|NAME...")
+@click.option("-f", "--format", "form", default="", help="json, or a Go template.")
 @runtime_dirs
-def command(names: tuple[str, ...], root_dir: Path | None, run_dir: Path | None) -> int:
+def command(form: str, names: tuple[str, ...], root_dir: Path | None, run_dir: Path | None) -> int:
     """Show all about containers or sandboxes as JSON."""
     view = open_view(root_dir, run_dir)
     documents, missing = [], []
@@ -34,10 +35,25 @@ def command(names: tuple[str, ...], root_dir: Path | None, run_dir: Path | None)
             documents.append(describe(found[0], found[0].paths))
         else:
             missing.append(name)
-    click.echo(json.dumps(documents, indent=4))
-    for name in missing:
-        click.echo(f"Error: No such object: {name}", err=True)
-    return 1 if missing else 0
+    return print_documents(documents, form, [f"No such object: {name}" for name in missing])
+
+
+def print_documents(documents: list[dict[str, Any]], form: str, problems: list[str]) -> int:
+    """JSON, or with a template what it makes of each; then what is wrong. Returns the exit code."""
+    from podling.cli.template import TemplateError, parse, render
+
+    try:
+        nodes = parse("{{json .}}" if form == "json" else form)
+        if form:
+            for document in documents:
+                click.echo(render(nodes, document))
+        else:
+            click.echo(json.dumps(documents, indent=4))
+    except TemplateError as err:
+        problems = [str(err), *problems]
+    for text in problems:
+        click.echo(f"Error: {text}", err=True)
+    return 1 if problems else 0
 
 
 def describe(one: Seen, paths: Paths) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,10 +62,28 @@ def rm(names: tuple[str, ...]) -> int:
     return for_each(names, network.remove)
 
 
+@command.command("prune")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+def prune(force: bool) -> None:
+    """Remove every network that no container is for."""
+    from podling.runtime.byhand import network
+
+    if not force:
+        click.echo("WARNING! This will remove all custom networks not used by at least one container.")
+        if not click.confirm("Are you sure you want to continue?", default=False):
+            return
+    with opened() as hand:
+        removed = asyncio.run(network.prune(hand))
+    if removed:
+        click.echo("Deleted Networks:\n" + "\n".join(removed))
+
+
 @command.command("inspect")
+@click.option("-f", "--format", "form", default="", help="json, or a Go template.")
 @click.argument("names", nargs=-1, required=True)
-def inspect(names: tuple[str, ...]) -> int:
+def inspect(form: str, names: tuple[str, ...]) -> int:
     """Show networks and the containers in them, as JSON."""
+    from podling.cli.inspect import print_documents
     from podling.runtime.byhand.network import find
 
     documents, missing = [], []
@@ -77,10 +94,7 @@ def inspect(names: tuple[str, ...]) -> int:
                 missing.append(name)
             else:
                 documents.append(_describe(hand, network))
-    click.echo(json.dumps(documents, indent=4))
-    for name in missing:
-        click.echo(f"Error: network {name} not found", err=True)
-    return 1 if missing else 0
+    return print_documents(documents, form, [f"network {name} not found" for name in missing])
 
 
 def _describe(hand: Hand, network: Network) -> dict[str, Any]:

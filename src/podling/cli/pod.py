@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +94,11 @@ for _name in ("ls", "ps"):
 
 
 @command.command("inspect")
+@click.option("-f", "--format", "form", default="", help="json, or a Go template.")
 @click.argument("names", nargs=-1, required=True, metavar="ID|NAME...")
-def inspect(names: tuple[str, ...]) -> int:
+def inspect(form: str, names: tuple[str, ...]) -> int:
     """Show pods and their containers, as JSON."""
+    from podling.cli.inspect import print_documents
     from podling.runtime.byhand.pod import NoSuchPodError, find
 
     documents, problems = [], []
@@ -107,10 +108,7 @@ def inspect(names: tuple[str, ...]) -> int:
                 documents.append(_describe(find(hand, name)))
             except NoSuchPodError as err:
                 problems.append(str(err))
-    click.echo(json.dumps(documents, indent=4))
-    for text in problems:
-        click.echo(f"Error: {text}", err=True)
-    return 1 if problems else 0
+    return print_documents(documents, form, problems)
 
 
 def _describe(pod: Pod) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,20 +21,103 @@ GAP = 3
 MIN_WIDTH = 10
 
 
+TITLES = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "State": "STATE",
+    "Ports": "PORTS",
+    "Names": "NAMES",
+    "Labels": "LABELS",
+    "Networks": "NETWORKS",
+    "Mounts": "MOUNTS",
+    "Pod": "POD ID",
+    "PodName": "PODNAME",
+}
+
+
 @click.command("ps")
 @click.option("-a", "--all", "show_all", is_flag=True, help="Show all containers (default: running ones).")
 @click.option("-q", "--quiet", is_flag=True, help="Only show container IDs.")
 @click.option("--no-trunc", is_flag=True, help="Do not cut IDs and commands.")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Such as name=web.")
+@click.option("--format", "form", default="", help="json, a Go template, or table and a template.")
+@click.option("-n", "--last", type=int, default=-1, help="The last N made, running or not.")
+@click.option("-l", "--latest", is_flag=True, help="The last one made, running or not.")
 @runtime_dirs
-def command(show_all: bool, quiet: bool, no_trunc: bool, root_dir: Path | None, run_dir: Path | None) -> None:
+def command(
+    show_all: bool,
+    quiet: bool,
+    no_trunc: bool,
+    filters: tuple[str, ...],
+    form: str,
+    last: int,
+    latest: bool,
+    root_dir: Path | None,
+    run_dir: Path | None,
+) -> None:
     """List containers of this node's runtime, as docker would."""
-    seen = [one for one in open_view(root_dir, run_dir).all() if show_all or one.state == "running"]
+    from podling.cli.filters import container_filter
+
+    every = open_view(root_dir, run_dir).all()
+    wanted = container_filter(filters, every)
+    last = 1 if latest else last
+    show_all = show_all or last >= 0 or wanted.says_state
+    seen = [one for one in every if (show_all or one.state == "running") and wanted(one)]
+    seen = seen[:last] if last >= 0 else seen
     if quiet:
         for one in seen:
             click.echo(one.id if no_trunc else one.id[:ID_WIDTH])
         return
     now = time.time_ns()
-    click.echo(table([HEADER, *(row(one, now, cut=not no_trunc) for one in seen)]), nl=False)
+    if form:
+        click.echo(_formatted(form, seen, now, cut=not no_trunc), nl=False)
+    else:
+        click.echo(table([HEADER, *(row(one, now, cut=not no_trunc) for one in seen)]), nl=False)
+
+
+def _formatted(form: str, seen: Sequence[Seen], now_ns: int, *, cut: bool) -> str:
+    from podling.cli.template import TemplateError, formatted
+
+    pods = {one.id: one.settings.pod_info.name for one in seen if one.settings and one.settings.pod_info}
+    try:
+        return formatted(form, [_fields(one, now_ns, pods, cut=cut) for one in seen], TITLES)
+    except TemplateError as err:
+        raise click.ClickException(str(err)) from err
+
+
+def _fields(one: Seen, now_ns: int, pods: Mapping[str, str], *, cut: bool) -> dict[str, Any]:
+    """docker's names; and podman's for pods."""
+    identity, image, words, created, state, published, name = row(one, now_ns, cut=cut)
+    labels = labels_of(one)
+    pod = one.settings.pod if one.settings else one.sandbox.id if one.sandbox else ""
+    moment = time.localtime(one.created_at / 1e9)
+    return {
+        "ID": identity,
+        "Image": image,
+        "Command": words,
+        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", moment),
+        "RunningFor": created,
+        "Status": state,
+        "State": str(one.state),
+        "Ports": published,
+        "Names": name,
+        "Labels": ",".join(f"{key}={value}" for key, value in labels.items()),
+        "Label": lambda key: labels.get(key, ""),
+        "Networks": one.settings.network if one.settings else "",
+        "Mounts": ",".join(m.host_path for m in one.container.config.mounts) if one.container else "",
+        "Pod": pod[:ID_WIDTH] if cut else pod,
+        "PodName": pods.get(pod, ""),
+    }
+
+
+def labels_of(one: Seen) -> dict[str, str]:
+    if one.container is not None:
+        return one.container.config.labels
+    return one.sandbox.config.labels if one.sandbox else {}
 
 
 def row(one: Seen, now_ns: int, *, cut: bool) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -93,15 +94,19 @@ async def start_exec(
     *,
     files: Mapping[int, int],
     console_socket: Path | None = None,
+    change: Mapping[str, Any] | None = None,
+    detach: bool = False,
 ) -> Exec:
-    """Raises `CRIError` FAILED_PRECONDITION (not running), INVALID_ARGUMENT (no command), UNKNOWN."""
+    """`change` replaces members of the OCI process; with `detach` crun ends when the process runs.
+
+    Raises `CRIError` FAILED_PRECONDITION (not running), INVALID_ARGUMENT (no command), UNKNOWN."""
     if not command:
         raise CRIError(Code.INVALID_ARGUMENT, f"exec in container {container.id!r}: no command")
     if not container.running:
         raise CRIError(Code.FAILED_PRECONDITION, f"container {container.id!r} is not running")
     bundle = core.paths.bundle(container.id)
     process = msgspec.json.decode((bundle / "config.json").read_bytes())["process"]
-    process |= {"args": list(command), "terminal": console_socket is not None}
+    process |= {**(change or {}), "args": list(command), "terminal": console_socket is not None}
     # An exec is not protected from the kernel's killer as pause is; it has the container's score already.
     process.pop("oomScoreAdj", None)
     if console_socket is not None and not any(e.startswith("TERM=") for e in process["env"]):
@@ -122,6 +127,7 @@ async def start_exec(
         (folder / "process.json").write_bytes(encode_json(process))
         log = folder / "crun.log"
         extra = [f"--console-socket={console_socket}"] if console_socket else []
+        extra += ["--detach"] if detach else []
         argv = core.crun.exec_argv(container.id, folder / "process.json", folder / "pid", extra)
         # Errors of crun itself go to a file: on standard error they would look like the command's words.
         argv.insert(1, f"--log={log}")

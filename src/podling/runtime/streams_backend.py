@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from podling.linux import netns
 from podling.runtime import names
@@ -26,14 +27,23 @@ class RuntimeStreams:
         self._core = core
 
     async def open_exec(
-        self, container_id: str, cmd: Sequence[str], *, tty: bool, stdin: bool, stdout: bool, stderr: bool
+        self,
+        container_id: str,
+        cmd: Sequence[str],
+        *,
+        tty: bool,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        change: Mapping[str, Any] | None = None,
     ) -> ExecStream:
+        """`change` replaces members of the OCI process: user, env, cwd, capabilities."""
         container = self._core.container(container_id)
         if tty:
-            return await self._open_terminal(container, cmd)
+            return await self._open_terminal(container, cmd, change)
         pipes = Pipes(stdin=stdin, stdout=stdout, stderr=stderr)
         try:
-            running = await start_exec(self._core, container, cmd, files=pipes.theirs)
+            running = await start_exec(self._core, container, cmd, files=pipes.theirs, change=change)
         except BaseException:
             pipes.close_ours()
             raise
@@ -41,10 +51,14 @@ class RuntimeStreams:
             pipes.close_theirs()
         return ExecStream(running, pipes=pipes)
 
-    async def _open_terminal(self, container: Container, cmd: Sequence[str]) -> ExecStream:
+    async def _open_terminal(
+        self, container: Container, cmd: Sequence[str], change: Mapping[str, Any] | None
+    ) -> ExecStream:
         console = ConsoleSocket(self._core.paths.run, f"tty-{names.new_id()[:12]}")
         try:
-            running = await start_exec(self._core, container, cmd, files={}, console_socket=console.path)
+            running = await start_exec(
+                self._core, container, cmd, files={}, console_socket=console.path, change=change
+            )
             try:
                 return ExecStream(running, terminal=await self._terminal(running, console))
             except BaseException:
