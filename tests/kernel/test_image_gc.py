@@ -12,9 +12,9 @@ from podling.kubelet.image_gc import ImageGarbageCollector, ImageGCError, ImageG
 from podling.linux import mounts
 from podling.runtime.cri import messages as cri
 from podling.runtime.images.archive import load_archive
+from podling.runtime.images.limits import Limits
 from podling.runtime.images.service import StoreImageService
 from podling.runtime.images.store import ImageStore
-from podling.runtime.images.unpack import Limits
 from unit.runtime.images.layers import docker_archive, entry, layer
 
 MIB = 1 << 20

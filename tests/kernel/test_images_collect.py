@@ -13,10 +13,10 @@ import pytest
 from podling.linux import mounts
 from podling.runtime.cri import messages as cri
 from podling.runtime.images.errors import ImageInUseError
+from podling.runtime.images.limits import Limits
 from podling.runtime.images.prune import prune
 from podling.runtime.images.service import ANNOTATION_LAST_USED, StoreImageService, chain_id
 from podling.runtime.images.store import ImageStore
-from podling.runtime.images.unpack import Limits
 from podling.runtime.images.usage import measure
 from unit.runtime.images.layers import docker_archive, entry, hard_link, layer
 

@@ -22,9 +22,9 @@ from kernel.registry_local import (
 )
 from podling.runtime.images.download import Phase, PullProgress
 from podling.runtime.images.errors import ImageError, PullError
+from podling.runtime.images.limits import Limits
 from podling.runtime.images.registry.client import PullSettings
 from podling.runtime.images.store import ImageStore
-from podling.runtime.images.unpack import Limits
 from unit.runtime.images.layers import entry, layer
 
 pytestmark = needs_registry

@@ -111,7 +111,7 @@ def _age(created: str | None) -> str:
         return "N/A"
     try:
         then = datetime.fromisoformat(created.replace("Z", "+00:00")).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return "N/A"
     seconds = max((datetime.now(UTC) - then).total_seconds(), 0)
     if seconds < 1:

@@ -20,11 +20,13 @@ import msgspec
 
 from podling.runtime.images import oci, platforms
 from podling.runtime.images.errors import InvalidImageError, InvalidReferenceError
+from podling.runtime.images.limits import Room
 from podling.runtime.images.oci import Descriptor, History, ImageConfig, Index, Manifest, RootFS, RunConfig
 from podling.runtime.images.record import ImageRecord
 from podling.runtime.images.reference import Reference, parse_reference
 from podling.runtime.images.store import ImageStore, Session
 from podling.runtime.images.streams import open_plain
+from podling.runtime.images.unpack import BoundedTarInfo
 
 MAX_MEMBERS = 100_000  # of an archive: layers and documents, not files
 _COPY_BYTES = 1 << 20
@@ -83,7 +85,7 @@ def load_archive(
 ) -> list[tuple[ImageRecord, list[Reference]]]:
     """See `ImageStore.import_archive`; with each image the names it was loaded under."""
     given = [parse_reference(name) for name in names]
-    with store.session() as session, _open_archive(path, session.scratch) as archive:
+    with store.session() as session, _open_archive(path, session) as archive:
         if "index.json" in archive.members and oci.LAYOUT_FILE in archive.members:
             images = _read_oci(session, archive)
         elif "manifest.json" in archive.members:
@@ -99,28 +101,30 @@ def load_archive(
 
 
 @contextmanager
-def _open_archive(path: Path, scratch: Path) -> Iterator[_Archive]:
+def _open_archive(path: Path, session: Session) -> Iterator[_Archive]:
+    scratch, room = session.scratch, Room(session.scratch, session.limits)
     with open_plain(path) as stream:
         if stream.compressed:
             # Members are read out of order, so a compressed archive is laid out on disk first.
             plain = scratch / "archive.tar"
             with open(plain, "wb") as file:
                 while chunk := stream.read(_COPY_BYTES):
+                    room.take(len(chunk))
                     file.write(chunk)
             path = plain
     try:
-        with tarfile.open(path, mode="r:") as tar:
+        with tarfile.open(path, mode="r:", tarinfo=BoundedTarInfo) as tar:
             archive = _Archive(tar)
             archive.index()
             yield archive
-    except (tarfile.TarError, EOFError) as err:
+    except (tarfile.TarError, EOFError, RecursionError) as err:
         raise InvalidImageError(f"{path} is not a valid tar archive: {err}") from err
 
 
 def _read_docker(session: Session, archive: _Archive) -> list[tuple[Descriptor, list[Reference]]]:
     try:
         images = msgspec.json.decode(archive.read("manifest.json"), type=list[_DockerImage])
-    except (msgspec.DecodeError, msgspec.ValidationError) as err:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as err:
         raise InvalidImageError(f"manifest.json of the archive is not valid: {err}") from err
     result = []
     for image in images:

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 SYS_OPENAT2 = 437  # the same on every architecture (include/uapi/asm-generic/unistd.h)
 RESOLVE_NO_MAGICLINKS = 0x02  # include/uapi/linux/openat2.h
@@ -71,6 +75,63 @@ def ensure_dir(root_fd: int, path: str, depth: int = 0) -> int:
     finally:
         os.close(parent)
     return open_dir(root_fd, path)
+
+
+def remove_tree(parent_fd: int, name: str) -> None:
+    """Remove the directory `name` and all below it; nothing in it is followed. Raises OSError.
+
+    Not `shutil.rmtree`, which recurses and holds a descriptor for each level: a stranger may nest
+    directories deeper than either allows. What lies deeper is moved up beside the rest instead.
+    """
+    top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    moved = itertools.count()
+    try:
+        while entries := _entries(top):
+            for child, is_dir in entries:
+                if is_dir:
+                    _lift(top, child, moved)
+                else:
+                    os.unlink(child, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent_fd)
+
+
+def _lift(top: int, directory: str, moved: Iterator[int]) -> None:
+    """Empty a directory of `top` into `top`, and remove it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        for child, is_dir in _entries(fd):
+            while is_dir:
+                try:
+                    os.rename(child, f".{next(moved)}", src_dir_fd=fd, dst_dir_fd=top)
+                    break
+                except (FileExistsError, NotADirectoryError):
+                    continue  # the name is taken
+                except OSError as err:
+                    if err.errno != errno.ENOTEMPTY:
+                        raise
+            else:
+                os.unlink(child, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(directory, dir_fd=top)
+
+
+def _entries(fd: int) -> list[tuple[str, bool]]:
+    with os.scandir(fd) as entries:
+        return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+
+
+def discard_tree(path: Path) -> None:
+    """`remove_tree` for cleaning up: what cannot be removed, or is gone already, is left to the next who
+    sweeps."""
+    with suppress(OSError):
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(parent, path.name)
+        finally:
+            os.close(parent)
 
 
 def syncfs(fd: int) -> None:

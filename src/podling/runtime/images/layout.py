@@ -23,14 +23,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from podling.runtime.images.errors import ImageNotFoundError, InvalidImageError
-from podling.runtime.images.inroot import syncfs
+from podling.runtime.images.inroot import discard_tree, syncfs
+from podling.runtime.images.limits import Room
 from podling.runtime.images.oci import (
     LAYOUT_DOCUMENT,
     LAYOUT_FILE,
@@ -165,8 +165,10 @@ class Layout:
         scratch: Path,
         digest: str | None = None,
         size: int | None = None,
+        room: Room | None = None,
     ) -> Descriptor:
-        """Copy a blob in by way of the directory `scratch`; a given `digest` or `size` must turn out true."""
+        """Copy a blob in by way of the directory `scratch`; a given `digest` or `size` must turn out true.
+        `room` bounds what it may take."""
         found = hashlib.sha256()
         total = 0
         with tempfile.NamedTemporaryFile(dir=scratch, prefix="blob-", delete=False) as file:
@@ -174,6 +176,8 @@ class Layout:
                 while chunk := source.read(_CHUNK):
                     found.update(chunk)
                     total += len(chunk)
+                    if room is not None:
+                        room.take(len(chunk))
                     if size is not None and total > size:
                         raise InvalidImageError(f"blob {digest} is longer than its {size} bytes")
                     file.write(chunk)
@@ -210,7 +214,7 @@ class Layout:
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            discard_tree(path)
             os.close(fd)
 
     def sweep(self) -> int:
@@ -219,7 +223,7 @@ class Layout:
             stale = [fd_path for entry in self._tmp.iterdir() if (fd_path := self._claim(entry))]
         for path, fd in stale:
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                discard_tree(path)
             else:
                 path.unlink(missing_ok=True)
             os.close(fd)

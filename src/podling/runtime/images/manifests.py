@@ -64,11 +64,11 @@ def check_layer(layer: Descriptor) -> None:
         return
     if "foreign" in kind or "nondistributable" in kind:
         raise InvalidImageError(
-            f"layer {layer.digest} is not distributable ({kind}): registries do not hold it, "
+            f"layer {layer.digest} is not distributable ({kind!r}): registries do not hold it, "
             "and Podling does not fetch layers from elsewhere"
         )
     if kind.endswith("+encrypted"):
-        raise InvalidImageError(f"layer {layer.digest} is encrypted ({kind}), which is not supported")
+        raise InvalidImageError(f"layer {layer.digest} is encrypted ({kind!r}), which is not supported")
     raise InvalidImageError(f"layer {layer.digest} has the unknown media type {kind!r}")
 
 
@@ -77,8 +77,9 @@ def check_platform(config: ImageConfig, what: str) -> None:
     wanted = oci.Platform(
         architecture=config.architecture, os=config.os or "linux", variant=config.variant or ""
     )
+    name = "/".join(part for part in (wanted.os, wanted.architecture, wanted.variant) if part)
     if config.architecture and platforms.rank(wanted) is None:
         raise InvalidImageError(
-            f"no match for platform in {what}: it is for {wanted.os}/{wanted.architecture}"
-            f"{f'/{wanted.variant}' if wanted.variant else ''}, this machine is {platforms.this_machine()}"
+            f"no match for platform in {what}: it is for {platforms.printable(name)}, "
+            f"this machine is {platforms.this_machine()}"
         )

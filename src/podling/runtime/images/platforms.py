@@ -59,7 +59,12 @@ def describe(manifests: Sequence[Descriptor]) -> str:
         for one in manifests
         if one.platform is not None and one.platform.os not in ("", "unknown")
     )
-    return ", ".join(named) or "nothing that names a platform"
+    return printable(", ".join(named)) or "nothing that names a platform"
+
+
+def printable(text: str) -> str:
+    """Strangers' words, for an error that may end on a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def this_machine() -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from podling.runtime.images.oci import ImageConfig, RunConfig
 
 _EMPTY = RunConfig()
+MAX_UID = (1 << 32) - 2  # the one above is the kernel's "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +48,14 @@ class ImageRecord:
         name = self.user.partition(":")[0]
         if not name:
             return 0
-        return int(name) if name.isdecimal() else None
+        return int(name) if _is_uid(name) else None
 
     @property
     def username(self) -> str:
         """The user's name when it is not numeric, else empty."""
         name = self.user.partition(":")[0]
-        return "" if name.isdecimal() else name
+        return "" if _is_uid(name) else name
+
+
+def _is_uid(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= MAX_UID

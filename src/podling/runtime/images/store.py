@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -31,12 +30,14 @@ from podling.runtime.images.errors import (
     InvalidImageError,
     InvalidReferenceError,
 )
+from podling.runtime.images.inroot import discard_tree
 from podling.runtime.images.layout import Layout, write_whole
+from podling.runtime.images.limits import Limits, Room
 from podling.runtime.images.oci import Descriptor, ImageConfig, Manifest
 from podling.runtime.images.record import ImageRecord
 from podling.runtime.images.reference import Reference, parse_reference
-from podling.runtime.images.streams import Reader, open_plain
-from podling.runtime.images.unpack import Limits, Progress, Unpacker
+from podling.runtime.images.streams import HashingReader, Reader, open_plain
+from podling.runtime.images.unpack import Progress, Unpacker
 from podling.runtime.images.usage import Usage, measure
 
 if TYPE_CHECKING:
@@ -434,6 +435,9 @@ class Session:
         self._store = store
         self._layout = store.layout
         self.scratch = scratch
+        self.limits = store.limits
+        self.room = Room(scratch, store.limits)
+        """What all that is put on disk here may take together, before it is unpacked."""
 
     def add_blob(self, data: bytes, media_type: str) -> Descriptor:
         return self._layout.add_blob(data, media_type)
@@ -441,7 +445,9 @@ class Session:
     def add_stream(
         self, source: Reader, media_type: str, *, digest: str | None = None, size: int | None = None
     ) -> Descriptor:
-        return self._layout.add_stream(source, media_type, scratch=self.scratch, digest=digest, size=size)
+        return self._layout.add_stream(
+            source, media_type, scratch=self.scratch, digest=digest, size=size, room=self.room
+        )
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         return self._layout.has_blob(descriptor)
@@ -477,7 +483,9 @@ class Session:
         image_id = document.config.digest
         hex_id = image_id.removeprefix("sha256:")
         place = self._layout.images / hex_id
-        if not (place / _COMPLETE).exists():
+        if (place / _COMPLETE).exists():
+            self._check_layers(manifest, document, config)
+        else:
             with self._layout.lock(f"install-{hex_id}"):
                 try:
                     if not (place / _COMPLETE).exists():
@@ -490,7 +498,7 @@ class Session:
 
     def _unpack(self, manifest: Manifest, config: ImageConfig, place: Path) -> None:
         image = self.scratch / f"image-{place.name}"
-        shutil.rmtree(image, ignore_errors=True)
+        discard_tree(image)
         rootfs = image / "rootfs"
         rootfs.mkdir(parents=True, mode=0o755)
         progress = self._unpack_layers(manifest, config, rootfs)
@@ -506,14 +514,30 @@ class Session:
     def _unpack_layers(self, manifest: Manifest, config: ImageConfig, rootfs: Path) -> Progress:
         with Unpacker(rootfs, limits=self._store.limits) as unpacker:
             for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
-                with open_plain(self._layout.blob_path(layer.digest)) as stream:
-                    unpacker.apply(stream)
-                    stream.drain()
-                    if stream.digest != diff_id:
-                        raise InvalidImageError(
-                            f"layer {layer.digest} unpacks to {stream.digest}, but the config says {diff_id}"
-                        )
+                self._read_layer(layer, diff_id, unpacker.apply)
             return unpacker.progress
+
+    def _read_layer(
+        self, layer: Descriptor, diff_id: str, take: Callable[[HashingReader], None] | None = None
+    ) -> None:
+        """Raises `InvalidImageError` when it is not the layer the config means."""
+        path = self._layout.blob_path(layer.digest)
+        with open_plain(path, limit_bytes=self._store.limits.max_stream_bytes) as stream:
+            if take is not None:
+                take(stream)
+            stream.drain()
+        if stream.digest != diff_id:
+            raise InvalidImageError(
+                f"layer {layer.digest} unpacks to {stream.digest}, but the config says {diff_id}"
+            )
+
+    def _check_layers(self, manifest: Descriptor, document: Manifest, config: ImageConfig) -> None:
+        """Of an image that is here already, but not by this manifest: who names somebody else's config must
+        have its layers as well, or could have a private image by knowing what it is called."""
+        if any(entry.digest == manifest.digest for entry in self._layout.read_index().manifests):
+            return
+        for layer, diff_id in zip(document.layers, config.rootfs.diff_ids, strict=True):
+            self._read_layer(layer, diff_id)
 
 
 def _is_name_of(ref: str, record: ImageRecord) -> str | None:

@@ -57,14 +57,20 @@ class _Gunzip:
 class HashingReader:
     """Hands on what it reads, and keeps its SHA-256. `read` may return less than asked."""
 
-    def __init__(self, source: Reader, compressed: str = "") -> None:
+    def __init__(self, source: Reader, compressed: str = "", *, limit_bytes: int | None = None) -> None:
         """`compressed` names what was undone: gzip, zstd, xz, bzip2 or empty."""
         self.compressed = compressed
         self._source = source
+        self._limit_bytes = limit_bytes
+        self._left = limit_bytes
         self._sha256 = hashlib.sha256()
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise InvalidImageError(f"layer unpacks to more than {self._limit_bytes} bytes")
         self._sha256.update(data)
         return data
 
@@ -79,21 +85,22 @@ class HashingReader:
 
 
 @contextmanager
-def open_plain(path: Path) -> Iterator[HashingReader]:
-    """The uncompressed content of the file at `path`: plain, gzip, zstd, xz or bzip2."""
+def open_plain(path: Path, *, limit_bytes: int | None = None) -> Iterator[HashingReader]:
+    """The uncompressed content of the file at `path`: plain, gzip, zstd, xz or bzip2. More than
+    `limit_bytes` of it is an `InvalidImageError`, whatever it holds: padding costs time, too."""
     # Unbuffered: a decompression program goes on from the descriptor's own position.
     with open(path, "rb", buffering=0) as file:
         magic = file.read(6)
         file.seek(0)
         if magic.startswith(GZIP_MAGIC):
-            yield HashingReader(_Gunzip(file), "gzip")
+            yield HashingReader(_Gunzip(file), "gzip", limit_bytes=limit_bytes)
             return
         for prefix, program in ((ZSTD_MAGIC, "zstd"), (XZ_MAGIC, "xz"), (BZIP2_MAGIC, "bzip2")):
             if magic.startswith(prefix):
                 with _program(program, file) as reader:
-                    yield HashingReader(reader, program)
+                    yield HashingReader(reader, program, limit_bytes=limit_bytes)
                 return
-        yield HashingReader(file)
+        yield HashingReader(file, limit_bytes=limit_bytes)
 
 
 @contextmanager

@@ -19,15 +19,15 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, cast
+from typing import IO, Any, NamedTuple, cast
 
 from podling.runtime.images.errors import InvalidImageError
-from podling.runtime.images.inroot import ensure_dir, open_in_root
+from podling.runtime.images.inroot import ensure_dir, open_in_root, remove_tree
+from podling.runtime.images.limits import Limits, Room
 from podling.runtime.images.streams import Reader
 
 WHITEOUT_PREFIX = ".wh."
@@ -52,33 +52,71 @@ _HEADER_TYPES = frozenset(
 MAX_HEADER_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds of one image, all its layers together."""
-
-    max_bytes: int = 64 << 30
-    """Unpacked bytes. Default 64 GiB: above any sane image, below what wedges a machine."""
-    max_entries: int = 2_000_000
-    min_free_bytes: int = 256 << 20
-    """Free space to leave. Default 256 MiB, so that a bomb does not take the node with it."""
-
-
 @dataclass(slots=True)
 class Progress:
     """What was unpacked so far; shared by the layers of one image, so that limits hold for the whole."""
 
     size_bytes: int = 0
     entries: int = 0
+    name_bytes: int = 0
     skipped_devices: list[str] = field(default_factory=list)
 
 
-class _BoundedTarInfo(tarfile.TarInfo):
-    """tarfile reads extended headers whole into memory: refuse those no honest archive has."""
+class BoundedTarInfo(tarfile.TarInfo):
+    """tarfile reads headers whole into memory, however many precede an entry: refuse what no honest archive
+    has. Sparse maps are headers, too."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0:
+            raise InvalidImageError(f"layer entry {self.name!r} has a negative size")
         if self.type in _HEADER_TYPES and self.size > MAX_HEADER_BYTES:
             raise InvalidImageError(f"layer has an extended header of {self.size} bytes")
-        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]  # the hook is not in typeshed
+        file = tar.fileobj
+        tar.fileobj = file if isinstance(file, _HeaderReader) else _HeaderReader(file)
+        try:
+            member = super()._proc_member(tar)  # type: ignore[misc]  # the hook is not in typeshed
+        finally:
+            tar.fileobj = file
+        held = sum(len(key) + len(value) for key, value in tar.pax_headers.items())
+        if held > MAX_HEADER_BYTES:
+            raise InvalidImageError(f"layer has global headers of {held} bytes")
+        return member  # type: ignore[no-any-return]
+
+
+class _HeaderReader:
+    """The archive's stream while the headers of one entry are read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._left = MAX_HEADER_BYTES + (1 << 16)
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise InvalidImageError(f"layer has an entry with more than {MAX_HEADER_BYTES} bytes of headers")
+        return self._file.read(size)  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _Directory(NamedTuple):
+    """What is set on a directory when its layer is done."""
+
+    name: str
+    mode: int
+    uid: int
+    gid: int
+    mtime: float
+    pax_headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, name: str, member: tarfile.TarInfo) -> _Directory:
+        xattrs = {key: value for key, value in member.pax_headers.items() if key.startswith(XATTR_PREFIX)}
+        return cls(name, member.mode, member.uid, member.gid, float(member.mtime), xattrs or _NOTHING)
+
+
+_NOTHING: Mapping[str, str] = {}
 
 
 def clean_name(name: str) -> str:
@@ -105,6 +143,7 @@ class Unpacker:
         `/`)."""
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self._limits = limits or Limits()
+        self._room = Room(self._root, self._limits)
         self._keep_symlinks = keep_directory_symlinks
         self._wanted = wanted
         self._as_root = os.geteuid() == 0
@@ -123,10 +162,10 @@ class Unpacker:
     def apply(self, stream: Reader) -> None:
         """Unpack one uncompressed tar stream. Raises `InvalidImageError`; OSError when the disk fails."""
         self._added, self._ancestors = set(), set()
-        directories: list[tuple[str, tarfile.TarInfo]] = []
+        directories: list[_Directory] = []
         try:
             with tarfile.open(
-                fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_STREAM_BYTES, tarinfo=_BoundedTarInfo
+                fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_STREAM_BYTES, tarinfo=BoundedTarInfo
             ) as tar:
                 for member in tar:
                     # tarfile keeps every member for random access: an archive of millions would fill the
@@ -136,14 +175,14 @@ class Unpacker:
                     name = clean_name(member.name)
                     if self._wanted is None or self._wanted(name):
                         self._apply_entry(tar, member, name, directories)
-        except (tarfile.TarError, UnicodeError, ValueError, OverflowError, EOFError) as err:
+        except (tarfile.TarError, UnicodeError, ValueError, OverflowError, EOFError, RecursionError) as err:
             raise InvalidImageError(f"layer is not a valid tar archive: {err}") from err
         finally:
             self._forget_parents()
         # Last, and deepest first: writing into a directory changes its mtime, and may need its write
         # permission.
-        for name, member in reversed(directories):
-            self._finish_directory(name, member)
+        for directory in reversed(directories):
+            self._finish_directory(directory)
 
     def _count(self, member: tarfile.TarInfo) -> None:
         progress, limits = self.progress, self._limits
@@ -154,34 +193,34 @@ class Unpacker:
             raise InvalidImageError(f"image has more than {limits.max_entries} files")
         if progress.size_bytes > limits.max_bytes:
             raise InvalidImageError(f"image unpacks to more than {limits.max_bytes} bytes")
-        if size > _COPY_BYTES or progress.entries % 1000 == 0:
-            space = os.fstatvfs(self._root)
-            if space.f_bavail * space.f_frsize - size < limits.min_free_bytes:
-                raise OSError(errno.ENOSPC, f"no space left for {member.name!r} ({size} bytes)")
+        progress.name_bytes += len(member.name) + len(member.linkname)
+        if progress.name_bytes > limits.max_name_bytes:
+            raise InvalidImageError(f"image has more than {limits.max_name_bytes} bytes of file names")
+        self._room.take(size)
 
     def _apply_entry(
         self,
         tar: tarfile.TarFile,
         member: tarfile.TarInfo,
         name: str,
-        directories: list[tuple[str, tarfile.TarInfo]],
+        directories: list[_Directory],
     ) -> None:
         if not name:
             if not member.isdir():
                 raise InvalidImageError("layer replaces the root directory by a file")
-            directories.append((name, member))
+            directories.append(_Directory.of(name, member))
             return
         if len(self._parents) > _MAX_OPEN_PARENTS:
             self._forget_parents()
         head, _, base = name.rpartition("/")
-        if base.startswith(WHITEOUT_PREFIX):
-            self._whiteout(head, base)
-            return
         try:
+            if base.startswith(WHITEOUT_PREFIX):
+                self._whiteout(head, base)
+                return
             parent = self._parent(head)
             if member.isdir():
                 self._make_directory(parent, name, base)
-                directories.append((name, member))
+                directories.append(_Directory.of(name, member))
             else:
                 self._clear(parent, base)
                 if not self._make_other(tar, member, parent, base):
@@ -274,20 +313,20 @@ class Unpacker:
         self._clear(parent, base)
         os.mkdir(base, 0o700, dir_fd=parent)
 
-    def _finish_directory(self, name: str, member: tarfile.TarInfo) -> None:
+    def _finish_directory(self, directory: _Directory) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | (0 if self._keep_symlinks else os.O_NOFOLLOW)
         try:
-            fd = open_in_root(self._root, name, flags)
+            fd = open_in_root(self._root, directory.name, flags)
         except (FileNotFoundError, NotADirectoryError, OSError) as err:
             if isinstance(err, FileNotFoundError | NotADirectoryError) or err.errno == errno.ELOOP:
                 return  # a later entry of the same layer replaced it
             raise
         try:
             if self._as_root:
-                os.fchown(fd, member.uid, member.gid)
-            os.fchmod(fd, member.mode & 0o7777)
-            self._set_xattrs(fd, member)
-            self._set_times(member, fd)
+                os.fchown(fd, directory.uid, directory.gid)
+            os.fchmod(fd, directory.mode & 0o7777)
+            self._set_xattrs(fd, directory)
+            self._set_times(directory, fd)
         finally:
             os.close(fd)
 
@@ -301,17 +340,16 @@ class Unpacker:
         if hidden in ("", ".", ".."):
             raise InvalidImageError(f"layer has the whiteout {base!r}, which leads out of its directory")
         name = f"{head}/{hidden}" if head else hidden
-        try:
-            if name in self._ancestors:
-                self._hide_lower(name)
-            elif name not in self._added:
-                self._clear(self._parent(head), hidden)
-        except NotADirectoryError:
-            return  # nothing below it to hide
+        if name in self._ancestors:
+            self._hide_lower(name)
+        elif name not in self._added and (parent := self._existing(head)) is not None:
+            self._clear(parent, hidden)
 
     def _hide_lower(self, directory: str) -> None:
         """Opaque whiteout: remove the children that lower layers brought, keep those of this layer."""
-        fd = self._parent(directory)
+        fd = self._existing(directory)
+        if fd is None:
+            return
         # `fd` is O_PATH, which cannot be listed.
         listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
         try:
@@ -331,7 +369,7 @@ class Unpacker:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(mode):
-            shutil.rmtree(base, dir_fd=parent)
+            remove_tree(parent, base)
             # Cached descriptors may be of directories that are gone now. `parent` itself must stay open.
             self._forget_parents(keep=parent)
         else:
@@ -348,13 +386,24 @@ class Unpacker:
             self._parents[path] = fd
         return fd
 
+    def _existing(self, path: str) -> int | None:
+        """Like `_parent`, but makes nothing: None when there is no such directory."""
+        fd = self._parents.get(path)
+        if fd is None:
+            try:
+                fd = open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            self._parents[path] = fd
+        return fd
+
     def _forget_parents(self, keep: int = -1) -> None:
         for path, fd in list(self._parents.items()):
             if fd != keep:
                 os.close(fd)
                 del self._parents[path]
 
-    def _set_xattrs(self, fd: int, member: tarfile.TarInfo) -> None:
+    def _set_xattrs(self, fd: int, member: tarfile.TarInfo | _Directory) -> None:
         for key, value in member.pax_headers.items():
             if not key.startswith(XATTR_PREFIX):
                 continue
@@ -372,7 +421,7 @@ class Unpacker:
                     ) from err
 
     @staticmethod
-    def _set_times(member: tarfile.TarInfo, path: str | int, parent: int | None = None) -> None:
+    def _set_times(member: tarfile.TarInfo | _Directory, path: str | int, parent: int | None = None) -> None:
         # A pax mtime is a float. Far-off ones overflow the kernel's or ext4's time; clamp instead of failing.
         mtime = min(max(float(member.mtime), 0.0), 2.0**33)
         times = (int(mtime * 1e9), int(mtime * 1e9))

@@ -36,7 +36,7 @@ def measure(top: Path) -> Usage:
         for entry in entries:
             try:
                 found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
+            except OSError:
                 continue
             if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
                 if (found.st_dev, found.st_ino) in seen:

@@ -20,9 +20,9 @@ from podling.runtime.images.errors import (
     InvalidImageError,
     InvalidReferenceError,
 )
+from podling.runtime.images.limits import Limits
 from podling.runtime.images.oci import RunConfig
 from podling.runtime.images.store import ImageStore
-from podling.runtime.images.unpack import Limits
 from unit.runtime.images.layers import docker_archive, entry, hard_link, layer, symlink
 
 BASE = layer(entry("bin/true", b"#!", mode=0o755), entry("etc/os", b"base"))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from podling.runtime.images.errors import InvalidImageError
-from podling.runtime.images.unpack import Limits, Unpacker
+from podling.runtime.images.limits import Limits
+from podling.runtime.images.unpack import Unpacker
 from unit.runtime.images.layers import directory, entry, hard_link, layer, symlink
 
 
