@@ -9,10 +9,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from kernel.runtime_local import PARENT, Local, running
 from podling.linux import mounts
 from podling.linux.processes import start_time
 from podling.runtime.cri import messages as cri
+from podling.runtime.images.errors import ImageInUseError
+from podling.runtime.images.store import ImageStore
 from podling.runtime.names import new_id
 
 EXITED, RUNNING = cri.ContainerState.CONTAINER_EXITED, cri.ContainerState.CONTAINER_RUNNING
@@ -27,6 +31,18 @@ async def test_sandboxes_and_containers_live_on(local: Local) -> None:
     assert (await local.exec(container_id, "echo", "hi")).stdout == b"hi\n"
     await local.stop(container_id)
     assert (await local.status(container_id)).exit_code == 137
+
+
+async def test_while_away_the_images_of_what_runs_are_held(local: Local) -> None:
+    container_id = await local.run(await local.sandbox(), "sleep", "1000")
+    core = local.runtime.core
+    image_id = core.container(container_id).record.image_id
+    await local.runtime.stop()
+    core.containers[container_id].release()  # what is left is what a killed agent leaves: conmon
+    with pytest.raises(ImageInUseError, match="image is being used by a container"):
+        ImageStore(local.config.image_dir).remove(image_id, force=True)
+    await local.restart(stop=False)
+    assert (await local.exec(container_id, "echo", "hi")).stdout == b"hi\n"
 
 
 async def test_exit_while_away_has_its_code_and_time(local: Local) -> None:

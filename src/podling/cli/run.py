@@ -171,7 +171,18 @@ async def _settled(hand: Hand, container_id: str) -> None:
 async def ensure_image(hand: Hand, name: str) -> None:
     if hand.core.images.resolve(name) is None:
         click.echo(f"Unable to find image {name!r} locally", err=True)
-        await hand.core.images.pull(name)
+        await pull_image(hand, name)
+
+
+async def pull_image(hand: Hand, name: str) -> None:
+    """As `podling image pull` does it. Raises `ImageError`."""
+    from podling.cli.pull_progress import ProgressView
+
+    view = ProgressView()
+    try:
+        await hand.core.images.pull(name, use_auth_files=True, report=view)
+    finally:
+        view.close()
 
 
 # options

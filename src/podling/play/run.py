@@ -81,7 +81,7 @@ async def _pull(hand: Hand, manifest: Manifest, tell: Tell) -> dict[str, ImageRe
                 raise HandError(f'Container image "{name}" is not present with pull policy of Never')
             if image is None or container.image_pull_policy == "Always":
                 tell(f"Pulling image {name!r}")
-                image = await hand.core.images.pull(name)
+                image = await hand.core.images.pull(name, use_auth_files=True)
             found[name] = image
     return found
 
