@@ -286,6 +286,70 @@ async def test_invalid_requests_have_their_code(remote: Local) -> None:
     assert caught.value.code is Code.DEADLINE_EXCEEDED
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda c: setattr(c, "metadata", None), "metadata"),
+        (lambda c: setattr(c.metadata, "uid", ""), "a name and a uid"),
+        (lambda c: setattr(c, "hostname", "x" * 65), "longer than 64 characters"),
+        (lambda c: setattr(c, "log_directory", "logs"), "log directory 'logs' is not an absolute path"),
+        (lambda c: setattr(c.linux, "cgroup_parent", "/a/../../b"), "cgroup parent '/a/../../b'"),
+        (lambda c: setattr(c, "port_mappings", [cri.PortMapping(host_port=1)]), "1:0 is out of range"),
+        (
+            lambda c: setattr(c, "port_mappings", [cri.PortMapping(container_port=1, host_port=1 << 16)]),
+            "65536:1 is out of range",
+        ),
+    ],
+)
+async def test_sandboxes_that_cannot_be(remote: Local, change: Any, text: str) -> None:
+    config = remote.sandbox_config()
+    change(config)
+    with pytest.raises(CRIError, match=text) as caught:
+        await remote.sandbox(config)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_what_does_not_run_takes_no_calls(remote: Local) -> None:
+    """Created, exited, stopped: each state says so, with the id."""
+    api, sandbox_id = remote.runtime, await remote.sandbox()
+    created = await remote.create(sandbox_id, "true")
+    ended = await remote.run(sandbox_id, "true")
+    async with asyncio.timeout(10):
+        while (await remote.status(ended)).state is not cri.ContainerState.CONTAINER_EXITED:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for container_id in (created, ended):
+        for call in (
+            api.exec_sync(cri.ExecSyncRequest(container_id=container_id, cmd=["id"])),
+            api.exec(cri.ExecRequest(container_id=container_id, cmd=["id"], stdout=True)),
+            api.attach(cri.AttachRequest(container_id=container_id, stdout=True)),
+            api.reopen_container_log(cri.ReopenContainerLogRequest(container_id=container_id)),
+            api.checkpoint_container(
+                cri.CheckpointContainerRequest(container_id=container_id, location="/x")
+            ),
+        ):
+            with pytest.raises(CRIError, match=container_id) as caught:
+                await call
+            assert caught.value.code is Code.FAILED_PRECONDITION
+    with pytest.raises(CRIError, match=ended) as caught:
+        await remote.start(ended)
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    limits = cri.UpdateContainerResourcesRequest(container_id=ended, linux=cri.LinuxContainerResources())
+    with pytest.raises(CRIError, match=ended) as caught:
+        await api.update_container_resources(limits)
+    assert caught.value.code is Code.FAILED_PRECONDITION
+
+    await api.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+    for call in (
+        remote.create(sandbox_id, "true", change=lambda c: setattr(c.metadata, "name", "late")),
+        remote.start(created),
+        api.port_forward(cri.PortForwardRequest(pod_sandbox_id=sandbox_id)),
+        api.update_pod_sandbox_resources(cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=sandbox_id)),
+    ):
+        with pytest.raises(CRIError, match=sandbox_id) as caught:
+            await call
+        assert caught.value.code is Code.FAILED_PRECONDITION
+
+
 class _Raw(CodecBase):
     """Bytes as they are."""
 

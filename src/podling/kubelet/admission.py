@@ -12,6 +12,7 @@ from decimal import Decimal
 from podling.api import core_v1
 from podling.api.pods import host_ports, host_ports_clash, pod_requests
 from podling.api.quantity import parse_quantity
+from podling.kubelet.admission_security import security_rejection
 from podling.kubelet.status import Failure
 
 
@@ -21,11 +22,17 @@ def admit(
     allocatable: Mapping[str, str],
     *,
     allow_privileged: bool = True,
+    allowed_unsafe_sysctls: Sequence[str] = (),
     taken_ports: Iterable[tuple[str, str, int]] = (),
 ) -> Failure | None:
     """None when it may. `others`: what each pod that holds resources on the node has asked for;
     `taken_ports`: the ports of the node they hold, as `host_ports` gives them."""
-    refused = admit_static(pod, allow_privileged=allow_privileged, taken_ports=taken_ports)
+    refused = admit_static(
+        pod,
+        allow_privileged=allow_privileged,
+        allowed_unsafe_sysctls=allowed_unsafe_sysctls,
+        taken_ports=taken_ports,
+    )
     if refused is not None:
         return refused
     max_pods = parse_quantity(allocatable["pods"])
@@ -40,7 +47,11 @@ def admit(
 
 
 def admit_static(
-    pod: core_v1.Pod, *, allow_privileged: bool, taken_ports: Iterable[tuple[str, str, int]]
+    pod: core_v1.Pod,
+    *,
+    allow_privileged: bool,
+    allowed_unsafe_sysctls: Sequence[str] = (),
+    taken_ports: Iterable[tuple[str, str, int]],
 ) -> Failure | None:
     """What holds for static pods too. Differs from upstream, which ends other pods where a static one finds
     no room: here it starts beside them."""
@@ -51,7 +62,7 @@ def admit_static(
     wanted = list(host_ports(pod))
     if wanted and any(host_ports_clash(one, other) for other in taken_ports for one in wanted):
         return Failure(reason="NodePorts", message="Pod was rejected: Predicate NodePorts failed")
-    return None
+    return security_rejection(pod, allowed_unsafe_sysctls)
 
 
 def _is_privileged(container: core_v1.Container) -> bool:

@@ -181,6 +181,14 @@ class KubeletConfig:
         flag="allow-privileged",
         help="Run privileged containers. (Removed from Kubernetes 1.15; false still refuses them here.)",
     )
+    allowed_unsafe_sysctls: tuple[str, ...] = setting(
+        (),
+        kind=STRINGS,
+        flag="allowed-unsafe-sysctls",
+        file="allowedUnsafeSysctls",
+        help="Sysctls that pods may set besides the safe ones, separated by commas; those ending in * are "
+        "prefixes. Only what belongs to a pod's namespaces can be allowed.",
+    )
     seccomp_default: bool = setting(
         # Differs from upstream, whose default is off: secure unless a pod says otherwise.
         True,

@@ -26,7 +26,6 @@ ELSEWHERE = {
 }
 """Fields whose setting is the agent's: the flag to use."""
 NOT_HERE: dict[str, tuple[Any, ...]] = {
-    "allowedUnsafeSysctls": (),
     "configMapAndSecretChangeDetectionStrategy": ("Watch",),
     "contentType": ("application/json",),
     "cpuCFSQuota": (True,),

@@ -6,7 +6,7 @@ What the kubelet had to fetch or prepare (config maps, volume paths, the image's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,8 @@ class ContainerContext:
     hosts_file: Path | None = None
     termination_file: Path | None = None
     node_memory_bytes: int = 0
+    page_sizes: Sequence[str] = ()
+    """The node's resources of huge pages."""
     cgroup_files: Mapping[str, str] = field(default_factory=dict)
     """cgroup v2 files every container gets."""
     target_id: str = ""
@@ -125,7 +127,7 @@ def build_container_config(
         tty=bool(container.tty),
         linux=cri.LinuxContainerConfig(
             resources=resources.container_resources(
-                pod, container, context.node_memory_bytes, context.cgroup_files
+                pod, container, context.node_memory_bytes, context.cgroup_files, context.page_sizes
             ),
             security_context=_security_context(pod, container, context),
         ),

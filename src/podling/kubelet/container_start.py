@@ -146,6 +146,7 @@ async def _configure(services: PodServices, request: StartRequest, image: cri.Im
         hosts_file=hosts,
         termination_file=create_message_file(services.config, uid, container.name, request.start.attempt),
         node_memory_bytes=services.node_memory_bytes,
+        page_sizes=[name for name in services.allocatable if name.startswith("hugepages-")],
         cgroup_files=services.cgroups.container_files,
         target_id=_target_id(request),
         users=await services.users.of(pod),

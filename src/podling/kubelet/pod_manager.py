@@ -114,6 +114,7 @@ class PodManager:
         rejected = admit_static(
             pod,
             allow_privileged=self._services.config.allow_privileged,
+            allowed_unsafe_sysctls=self._services.config.allowed_unsafe_sysctls,
             taken_ports=[port for other in self.pods() for port in host_ports(other)],
         )
         if rejected is not None:
@@ -182,6 +183,7 @@ class PodManager:
                 [self._requests[uid] for uid in living],
                 self._services.allocatable,
                 allow_privileged=self._services.config.allow_privileged,
+                allowed_unsafe_sysctls=self._services.config.allowed_unsafe_sysctls,
                 taken_ports=(port for other in living.values() for port in host_ports(other)),
             )
         if rejected is not None:

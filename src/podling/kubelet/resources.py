@@ -6,7 +6,7 @@ what people compare with on a real node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from podling.api import core_v1
@@ -80,8 +80,10 @@ def container_resources(
     container: names.AnyContainer,
     node_memory_bytes: int,
     unified: Mapping[str, str] | None = None,
+    page_sizes: Iterable[str] = (),
 ) -> cri.LinuxContainerResources:
-    """`unified`: cgroup v2 files to set besides, none on v1."""
+    """`unified`: cgroup v2 files to set besides, none on v1. `page_sizes`: the node's huge pages as resources
+    (`hugepages-2Mi`); of those that a container does not ask for it gets none."""
     needs = _requirements(container)
     requests, limits = amounts(needs.requests), amounts(needs.limits)
     # A limit without a request is also the request (the API server defaults it; be sure).
@@ -92,8 +94,21 @@ def container_resources(
         cpu_shares=cpu_shares(shares_from or 0),
         memory_limit_in_bytes=limits.memory_bytes or 0,
         oom_score_adj=oom_score_adj(pod, container, node_memory_bytes),
+        hugepage_limits=[
+            cri.HugepageLimit(page_size=page_size(name), limit=to_bytes(needs.limits.get(name, "0")))
+            for name in page_sizes
+        ],
         unified=dict(unified or {}),
     )
+
+
+def page_size(resource: str) -> str:
+    """`hugepages-2Mi` as the cgroup's files have it: 2MB."""
+    size = to_bytes(resource.removeprefix("hugepages-"))
+    for unit, name in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")):
+        if size >= unit:
+            return f"{size // unit}{name}"
+    return f"{size}B"
 
 
 def pod_resources(pod: core_v1.Pod) -> cri.LinuxContainerResources:

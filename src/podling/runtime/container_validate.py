@@ -18,6 +18,7 @@ def check_config(config: cri.ContainerConfig) -> None:
     """Raises `CRIError` INVALID_ARGUMENT. Asks nothing of the machine."""
     name = config.metadata.name if config.metadata else ""
     problems = [
+        _log_problem(config),
         _user_problem(config),
         *map(_mount_problem, config.mounts),
         *map(_device_problem, config.devices),
@@ -25,6 +26,12 @@ def check_config(config: cri.ContainerConfig) -> None:
     ]
     for problem in filter(None, problems):
         raise CRIError(Code.INVALID_ARGUMENT, f"container {name}: {problem}")
+
+
+def _log_problem(config: cri.ContainerConfig) -> str:
+    """CRI, "ContainerConfig": relative to the sandbox's log directory."""
+    path = config.log_path
+    return f"log path {path!r} leads out of the log directory" if ".." in path.split("/") else ""
 
 
 def _user_problem(config: cri.ContainerConfig) -> str:

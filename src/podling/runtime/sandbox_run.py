@@ -36,6 +36,8 @@ from podling.runtime.sandbox_files import write_sandbox_files
 from podling.runtime.sandbox_stop import cni_arguments, release_network
 from podling.runtime.state import SandboxPhase, SandboxRecord, encode_json, remove_tree
 
+HOST_NAME_MAX = 64  # <linux/utsname.h>, __NEW_UTS_LEN
+
 log = logging.getLogger(__name__)
 
 
@@ -109,7 +111,24 @@ def _validate(request: cri.RunPodSandboxRequest) -> tuple[cri.PodSandboxConfig, 
         raise CRIError(Code.NOT_FOUND, f"no runtime for {request.runtime_handler!r} is configured")
     options = oci.namespace_options(config.linux)
     userns.check(options, config.metadata.name)
+    if problem := _problem(config):
+        raise CRIError(Code.INVALID_ARGUMENT, f"pod {config.metadata.name}: {problem}")
     return config, config.metadata
+
+
+def _problem(config: cri.PodSandboxConfig) -> str:
+    """What crun, the kernel or a plugin would refuse later, or what would leave the place it is meant for."""
+    if len(config.hostname) > HOST_NAME_MAX:
+        return f"hostname {config.hostname!r} is longer than {HOST_NAME_MAX} characters"
+    parent = config.linux.cgroup_parent if config.linux else ""
+    if ".." in parent.split("/"):
+        return f"cgroup parent {parent!r} has '..' in it"
+    if config.log_directory and not config.log_directory.startswith("/"):
+        return f"log directory {config.log_directory!r} is not an absolute path"
+    for port in config.port_mappings:
+        if not (0 < port.container_port < 1 << 16 and 0 <= port.host_port < 1 << 16):
+            return f"port mapping {port.host_port}:{port.container_port} is out of range"
+    return ""
 
 
 def _cgroup_parent(core: Core, config: cri.PodSandboxConfig) -> str:

@@ -176,16 +176,24 @@ class Runtime(StoreImageService):
         return await _translated(exec_sync.exec_sync(self.core, request))
 
     async def exec(self, request: cri.ExecRequest) -> cri.ExecResponse:
-        self.core.container(request.container_id)
+        self._check_running(request.container_id)
         return cri.ExecResponse(url=self._streaming.exec_url(request))
 
     async def attach(self, request: cri.AttachRequest) -> cri.AttachResponse:
-        self.core.container(request.container_id)
+        self._check_running(request.container_id)
         return cri.AttachResponse(url=self._streaming.attach_url(request))
 
     async def port_forward(self, request: cri.PortForwardRequest) -> cri.PortForwardResponse:
-        self.core.sandbox(request.pod_sandbox_id)
+        sandbox = self.core.sandbox(request.pod_sandbox_id)
+        if not sandbox.ready:
+            raise CRIError(Code.FAILED_PRECONDITION, f"sandbox {sandbox.id!r} is not ready")
         return cri.PortForwardResponse(url=self._streaming.port_forward_url(request))
+
+    def _check_running(self, container_id: str) -> None:
+        container = self.core.container(container_id)
+        if not container.running:
+            state = container_status.state_of(container).name
+            raise CRIError(Code.FAILED_PRECONDITION, f"container {container.id!r} is in {state} state")
 
     # what is measured, what happens
 

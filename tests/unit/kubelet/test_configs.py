@@ -278,6 +278,15 @@ def test_long_names_become_host_names_of_63_characters() -> None:
     assert pod_hostname(make_pod(name="a" * 62 + "-bcd")) == "a" * 62
 
 
+def test_huge_pages_that_are_not_asked_for_are_none() -> None:
+    limits = {"limits": {"hugepages-2Mi": "8Mi", "memory": "1Gi"}}
+    config = build({"resources": limits}, context={"page_sizes": ["hugepages-2Mi", "hugepages-1Gi"]})
+    assert config.linux.resources.hugepage_limits == [
+        cri.HugepageLimit(page_size="2MB", limit=8 << 20),
+        cri.HugepageLimit(page_size="1GB", limit=0),
+    ]
+
+
 def test_the_files_of_cgroup_v2_are_handed_to_the_runtime() -> None:
     files = {"memory.oom.group": "1", "memory.swap.max": "0"}
     pod = make_pod(container())
