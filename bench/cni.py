@@ -109,16 +109,14 @@ class InProcess(Side):
 
 
 def make_sides(base: Path) -> list[Side]:
-    """Theirs first. Executables of ours that our library is to execute may not carry our mark."""
+    """Theirs first. A bridge of ours that our library is to execute may not carry our mark."""
     install(base / "bin")
-    unmarked = base / "unmarked"
-    install(unmarked)
-    for plugin in unmarked.iterdir():
-        if plugin.is_file() and plugin.stat().st_mode & 0o111:
-            plugin.write_text(plugin.read_text().replace(MARKER, "# "))
+    install(base / "unmarked")
+    bridge = base / "unmarked" / "bridge"
+    bridge.write_text(bridge.read_text().replace(MARKER, "# "))
     return [
         Side("theirs", 0, base, THEIRS),
-        Side("executables", 1, base, unmarked),
+        Side("executables", 1, base, base / "unmarked"),
         InProcess("in process", 2, base, base / "bin"),
     ]
 

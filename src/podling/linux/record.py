@@ -29,6 +29,7 @@ else:
         body |= {
             "__slots__": names,
             "_defaults": defaults,
+            "_names": frozenset(names),
             "__init__": _init,
             "__setattr__": _refuse,
             "__delattr__": _refuse,
@@ -46,16 +47,20 @@ def replace(old: T, /, **changes: Any) -> T:
 
 
 def _init(self: Any, **fields: Any) -> None:
-    defaults = type(self)._defaults
-    for name in type(self).__slots__:
-        if name in fields:
-            object.__setattr__(self, name, fields.pop(name))
-        elif name in defaults:
-            object.__setattr__(self, name, defaults[name])
-        else:
-            raise TypeError(f"{type(self).__name__}() misses the keyword argument {name!r}")
-    if fields:
-        raise TypeError(f"{type(self).__name__}() takes no keyword argument {next(iter(fields))!r}")
+    cls = type(self)
+    names, values, put = cls.__slots__, {**cls._defaults, **fields}, object.__setattr__
+    if len(values) != len(names) or not values.keys() >= cls._names:
+        _complain(cls, fields)
+    for name in names:
+        put(self, name, values[name])
+
+
+def _complain(cls: Any, fields: dict[str, Any]) -> None:
+    for name in cls.__slots__:
+        if name not in fields and name not in cls._defaults:
+            raise TypeError(f"{cls.__name__}() misses the keyword argument {name!r}")
+    unknown = next(name for name in fields if name not in cls._names)
+    raise TypeError(f"{cls.__name__}() takes no keyword argument {unknown!r}")
 
 
 def _refuse(self: Any, name: str, *_: Any) -> None:

@@ -9,7 +9,7 @@ import errno
 import os
 
 from podling.cni.types import KERNEL_REFUSED, CNIError, ConfigError
-from podling.linux.netlink import Netlink, NetlinkError
+from podling.linux.netlink import Netlink, NetlinkError, links
 from podling.linux.netlink.removal import remove_link
 from podling.linux.record import record
 
@@ -58,7 +58,7 @@ def settle(pair: Pair, inside: Netlink) -> None:
     sent until then is lost, the first ARP request among it, which is repeated after a second. From Linux
     6.15 on asking for a link waits for that.
     """
-    inside.link_get(pair.container.index)
+    inside.get(links.get_link(pair.container.index))
 
 
 def delete_pair(args: Args) -> None:

@@ -303,10 +303,10 @@ def delete_link(link: str | int) -> Request:
 
 
 def get_link(link: str | int) -> Request:
+    """Without statistics."""
     index, key = _key(link)
-    return Request(
-        kind=RTM_GETLINK, flags=0, body=IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key, what=f"get link {link}"
-    )
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return Request(kind=RTM_GETLINK, flags=0, body=body, what=f"get link {link}")
 
 
 def dump_links(*, master: int | None = None, kind: str | None = None, stats: bool = True) -> Request:
