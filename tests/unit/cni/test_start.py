@@ -118,6 +118,24 @@ print(json.dumps([1]), subprocess.run(["true"]).returncode, hasattr(os, "nothing
     ]
 
 
+PATHS = """
+import os
+ends = ["", "/", "a", "a/", "/a", "a//b"]
+print([os.path.join(a, b, c) for a in ends for b in ends for c in ends])
+print([os.path.exists(p) for p in ("/proc", "/none", "x\\0y", "/proc/self/stat", "")])
+print([os.path.isdir(p) for p in ("/proc", "/none", "x\\0y", "/proc/self/stat", "")])
+print(os.path.dirname("/a/b"), os.path.basename("/a/b"), os.path.sep)
+import os.path, posixpath
+from os.path import splitext
+print(splitext("a.b"), posixpath.normpath("/a/../b"))
+"""
+
+
+def test_paths_are_what_they_are_everywhere(shared: Installed):
+    plain = subprocess.run([sys.executable, "-c", PATHS], capture_output=True, text=True, check=True)
+    assert shared.run(PATHS) == plain.stdout
+
+
 ADDRESSES = """
 import ipaddress
 found = [ipaddress.ip_interface(t) for t in ("10.0.0.2/24", "10.0.0.1/8", "10.0.0.1/24")]

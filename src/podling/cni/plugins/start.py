@@ -36,6 +36,8 @@ else:
     ModuleType = type(sys)
     ModuleSpec = type(sys.__spec__)  # importlib's own, which is frozen into the interpreter
 
+S_IFMT, S_IFDIR = 0o170000, 0o040000  # <sys/stat.h>
+
 _late: dict[str, Entry] = {}  # modules whose code has not run yet
 _running = _thread.RLock()
 _bundle = -1  # the descriptor; open as long as the process
@@ -50,7 +52,8 @@ def begin(fd: int, index: dict[str, Entry]) -> None:
     modules = sys.modules
     modules["__future__"] = Lean("__future__", annotations=None)  # of which every module asks that
     if "os" not in modules:
-        _import_lean_os()
+        modules["os"] = _lean_os()
+        modules["os.path"] = modules["os"].path
     if "functools" not in modules:
         modules["functools"] = Lean(
             "functools",
@@ -132,14 +135,32 @@ def _real(name: str) -> ModuleType:
     return __import__(name)
 
 
-def _import_lean_os() -> None:
+def _lean_os() -> Lean:
     names = {name: value for name, value in vars(posix).items() if name[0] != "_" or name == "_exit"}
     environ = {_text(key): _text(value) for key, value in posix.environ.items()}
-    lean = sys.modules["os"] = Lean("os", **(names | {"environ": environ}))
-    import posixpath  # imports `os`
+    path = Lean("posixpath", join=_join, exists=_exists, isdir=_isdir)
+    return Lean("os", **(names | {"environ": environ, "path": path}))
 
-    sys.modules["os.path"] = posixpath
-    lean.__dict__["path"] = posixpath
+
+def _join(path: str, *more: str) -> str:
+    for part in more:
+        path = part if part[:1] == "/" or not path else path + part if path[-1] == "/" else f"{path}/{part}"
+    return path
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _isdir(path: str) -> bool:
+    try:
+        return posix.stat(path).st_mode & S_IFMT == S_IFDIR
+    except (OSError, ValueError):
+        return False
 
 
 def _text(raw: bytes) -> str:
