@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
+from e2e.captures import Hop, captured, packet_time
 from podling.testing.cluster import PodlingCluster, busybox, eventually, pod
 
 
@@ -79,31 +78,12 @@ def test_a_ping_between_nodes_passes_every_interface_in_order(
     ]
     route = cluster.node(here, "ip", "route", "get", target)
     assert f"via 10.192.{cluster.index}.4 dev eth0" in route
-    captures = [capture(cluster, node, link) for node, link in way]
-    try:
-        for each in captures:
-            assert each.stderr is not None
-            while b"listening on" not in each.stderr.readline():
-                assert each.poll() is None
+    hops = [Hop(node, link) for node, link in way]
+    source = address(cluster, namespace, "one")
+    with captured(cluster, hops) as captures:
         assert "0% packet loss" in ping(cluster, namespace, "one", target)
-    finally:
-        for each in captures:
-            each.terminate()
-    seen = [first_request(each.communicate(timeout=10)[0].decode(), target) for each in captures]
+    seen = [packet_time(each, hop, source, target) for each, hop in zip(captures, hops, strict=True)]
     assert seen == sorted(seen), dict(zip(way, seen, strict=True))
-
-
-def capture(cluster: PodlingCluster, node: str, link: str) -> subprocess.Popen[bytes]:
-    """tcpdump on an interface of a node, its times in nanoseconds from the kernel."""
-    argv = [sys.executable, "-m", "podling.cli", "node", "exec", node, "--"]
-    argv += ["tcpdump", "-i", link, "-n", "-tt", "--nano", "-l", "-c", "1", "icmp[icmptype] == icmp-echo"]
-    return subprocess.Popen(argv, env=cluster.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def first_request(output: str, target: str) -> float:
-    match = re.search(rf"^(\d+\.\d+) IP .* > {re.escape(target)}: ICMP echo request", output, re.M)
-    assert match is not None, output
-    return float(match[1])
 
 
 DIND_CONF = {

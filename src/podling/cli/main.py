@@ -14,7 +14,7 @@ COMMANDS = {
     "down": ("podling.cli.down", "Remove a cluster and everything of it"),
     "status": ("podling.cli.status", "Show the clusters of this machine"),
     "kubectl": ("podling.cli.kubectl", "Run kubectl with a cluster's kubeconfig"),
-    "node": ("podling.cli.node", "List nodes, open a shell on one, run a command on one"),
+    "node": ("podling.cli.node", "List nodes, open a shell on one, run a command on one, stop and start one"),
     "ps": ("podling.cli.ps", "List containers of this node's runtime, as docker would"),
     "inspect": ("podling.cli.inspect", "Show all about a container or sandbox as JSON"),
     "run": ("podling.cli.run", "Run a command in a new container, as docker would"),

@@ -1,4 +1,4 @@
-"""`podling node list | shell | exec`"""
+"""`podling node list | shell | exec | stop | start`"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from podling.cli.options import cluster_name
 
 @click.group("node")
 def command() -> None:
-    """List nodes, open a shell on one, run a command on one."""
+    """List nodes, open a shell on one, run a command on one, stop and start one."""
 
 
 @command.command("list")
@@ -45,6 +45,30 @@ def shell(name: str, node: str) -> int:
 def exec_(name: str, node: str, argv: tuple[str, ...]) -> int:
     """Run a command on the node; its exit code is this command's."""
     return run_on_node(name, node, list(argv))
+
+
+@command.command("stop")
+@cluster_name
+@click.argument("node")
+def stop(name: str, node: str) -> None:
+    """Pull the node's plug: everything on it ends at once, its disk stays."""
+    from podling.machine import record
+    from podling.machine.node_power import stop_node
+
+    stop_node(record.require(name), node)
+    click.echo(node)
+
+
+@command.command("start")
+@cluster_name
+@click.argument("node")
+def start(name: str, node: str) -> None:
+    """Start a node that is down, with what its disk holds."""
+    from podling.machine import record
+    from podling.machine.node_power import start_node
+
+    start_node(record.require(name), node)
+    click.echo(node)
 
 
 def run_on_node(cluster: str, node: str, argv: list[str]) -> int:

@@ -26,6 +26,11 @@ class ProcessRef(msgspec.Struct, frozen=True):
         return self.start_time == start_time(self.pid) and self.boot_id == boot_id()
 
     @property
+    def running(self) -> bool:
+        """Alive, and not on its way out."""
+        return self.alive and not self.exiting
+
+    @property
     def exiting(self) -> bool:
         """Alive, but on its way out: PID 1 of a namespace waits until all that lived in it is reaped."""
         stat = _stat(self.pid)

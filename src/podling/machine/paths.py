@@ -6,6 +6,7 @@ On the machine                                   inside the node
 /var/lib/podling/clusters/NAME/pki               -
 /var/lib/podling/clusters/NAME/admin.conf        -
 /var/lib/podling/clusters/NAME/logs              -
+/var/lib/podling/clusters/NAME/start             -
 /var/lib/podling/clusters/NAME/nodes/NODE/...    each of NODE_BINDS; upper layers of /etc, /opt and /var
 """
 
@@ -75,6 +76,11 @@ class ClusterPaths:
 
     def log(self, process: str) -> Path:
         return self.root / "logs" / f"{process}.log"
+
+    @property
+    def start_requests(self) -> Path:
+        """A file for each node that shall be started again."""
+        return self.root / "start"
 
     def node(self, name: str) -> NodePaths:
         return NodePaths(self.root / "nodes" / name)

@@ -42,7 +42,7 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
     @property
     def running(self) -> bool:
         """Any node of it is alive, and not only on its way out."""
-        return any(p.alive and not p.exiting for p in self.nodes.values())
+        return any(p.running for p in self.nodes.values())
 
 
 def load(name: str) -> ClusterRecord | None:

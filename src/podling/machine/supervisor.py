@@ -25,7 +25,7 @@ from pathlib import Path
 import uvloop
 
 from podling.linux.netns import run_in_netns
-from podling.linux.processes import ProcessRef, reference
+from podling.linux.processes import reference
 from podling.machine import egress, switch
 from podling.machine import node as node_sandbox
 from podling.machine.agent import run_agent
@@ -33,6 +33,7 @@ from podling.machine.agent_config import AgentConfig
 from podling.machine.config import API_PORT, ClusterConfig, NodeConfig
 from podling.machine.control_plane import ControlPlaneConfig, preload, run_control_plane
 from podling.machine.node_config import agent_config, write_node_config
+from podling.machine.node_power import START_SIGNAL
 from podling.machine.paths import ClusterPaths
 from podling.machine.record import ClusterRecord
 from podling.pause.build import pause_path
@@ -88,7 +89,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Keep the daemons running until SIGTERM or SIGINT; then end the cluster's processes."""
-        signals = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+        signals = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, START_SIGNAL}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         while True:
             self._reap()
@@ -99,9 +100,39 @@ class Supervisor:
                 if timeout is not None
                 else signal.sigwaitinfo(signals)
             )
-            if got is not None and got.si_signo != signal.SIGCHLD:
+            if got is not None and got.si_signo == START_SIGNAL:
+                self._reap()
+                self._start_requested()
+            elif got is not None and got.si_signo != signal.SIGCHLD:
                 self.stop()
                 return
+
+    def _start_requested(self) -> None:
+        """Start the nodes somebody asked for (`node_power`). One that cannot be started stays down."""
+        for request in sorted(self.paths.start_requests.iterdir()):
+            node = self.config.node(request.name)
+            try:
+                if not self.record.nodes[node.name].running:
+                    self._start_again(node)
+            except Exception:
+                traceback.print_exc()
+            request.unlink(missing_ok=True)
+
+    def _start_again(self, node: NodeConfig) -> None:
+        self._start_node(node, pause_path())
+        _log(f"started node {node.name} again")
+        processes = [agent_of(node.name)]
+        if node.control_plane:
+            processes.append(CONTROL_PLANE)
+            if self._listener is not None:
+                self._listener.close()
+            self._listener = self._listen()
+            self._fork_control_plane()
+        for process in processes:
+            self._due.pop(process, None)
+            self._failures.pop(process, None)
+        self._fork_agent(node)
+        self.record.save()
 
     def stop(self) -> None:
         """Kill every node, and reap all that lived in them: until then a node's PID 1 cannot end."""
@@ -179,7 +210,7 @@ class Supervisor:
 
     def _ended(self, process: str, code: int) -> None:
         del self.record.processes[process]
-        if not self._node_of(process).alive:
+        if not self._node_up(process):
             self.record.save()
             return
         ran_s = time.monotonic() - self._started[process]
@@ -194,7 +225,7 @@ class Supervisor:
         due = [p for p, at in self._due.items() if at <= now]
         for process in due:
             del self._due[process]
-            if not self._node_of(process).alive:
+            if not self._node_up(process):
                 continue
             if process == CONTROL_PLANE:
                 self._fork_control_plane()
@@ -203,9 +234,10 @@ class Supervisor:
         if due:
             self.record.save()
 
-    def _node_of(self, process: str) -> ProcessRef:
+    def _node_up(self, process: str) -> bool:
+        """Whether the node of a process is there, and not on its way out, when its children end first."""
         node = self.config.nodes[0].name if process == CONTROL_PLANE else process.partition("@")[2]
-        return self.record.nodes[node]
+        return self.record.nodes[node].running
 
 
 def _serve(config: ControlPlaneConfig, listener: socket.socket | None) -> None:

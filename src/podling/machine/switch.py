@@ -71,6 +71,8 @@ def plug_in(config: ClusterConfig, node: NodeConfig, pid: int) -> None:
         with Netlink() as machine, Netlink(netns) as inside:
             port = port_name(config, node)
             with features.link_kind("veth", "CONFIG_VETH"):
+                # Of a node that was here before: its namespace may not have ended yet.
+                machine.link_del(port, missing_ok=True)
                 machine.link_add_veth(
                     *(port, "eth0"),
                     peer_netns_fd=netns,
