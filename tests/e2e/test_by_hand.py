@@ -66,7 +66,7 @@ def test_a_stopped_container_takes_eth0_with_it(hand: ByHand) -> None:
     """E23: why pods have a pause container."""
     hand("run", "-d", "--name", "busybox1", *FOREVER)
     hand("run", "-d", "--name", "busybox2", "--net=container:busybox1", *FOREVER)
-    before = [hand("exec", name, "ip", "addr") for name in ("busybox1", "busybox2")]
+    before = [hand("exec", name, "ip", "addr").replace(" tentative", "") for name in ("busybox1", "busybox2")]
     assert before[0] == before[1]
     assert hand.interfaces("busybox2") == ["lo", "eth0"]
     ping = ["ping", "-c2", "-i0.2", "-W5", hand.ip("busybox1")]
@@ -461,6 +461,11 @@ def test_on_a_node(cluster: PodlingCluster) -> None:
         assert re.search(r" mine$", cluster.node(node, "podling", "ps"), re.MULTILINE)
         assert "inet 10.88." in cluster.node(node, "podling", "exec", "mine", "ip", "addr")
         assert cluster.node(node, "podling", "run", "--rm", "busybox", "hostname").strip()
+        manifest = json.dumps(pod("alone", busybox(command="hostname; exec sleep 1000"))).encode()
+        cluster.podling("node", "exec", node, "--", "podling", "play", "-", input=manifest)
+        assert " alone " in cluster.node(node, "podling", "pod", "ls")
+        assert "alone" not in cluster.kubectl("get", "pods", "-A")
+        cluster.podling("node", "exec", node, "--", "podling", "play", "--down", "-", input=manifest)
     finally:
         cluster.node(node, "podling", "rm", "-f", "mine")
         cluster.node(node, "podling", "network", "rm", "podling")

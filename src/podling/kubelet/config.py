@@ -481,6 +481,9 @@ class KubeletConfig:
         file="containerLogMaxFiles",
         help="Files kept of a container's log, with the one being written; older ones are compressed.",
     )
+    container_log_max_workers: int = setting(
+        1, kind=within(1, 10_000), file="containerLogMaxWorkers", help="Logs rotated at once."
+    )
     container_log_monitor_interval_s: float = setting(
         10.0,
         kind=DURATION,

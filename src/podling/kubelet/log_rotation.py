@@ -46,6 +46,7 @@ class LogRotation:
         self._max_files = config.container_log_max_files
         self._interval_s = config.container_log_monitor_interval_s
         self._clock = clock
+        self._workers = asyncio.Semaphore(config.container_log_max_workers)
         self._paths: dict[str, Path] = {}
         """Of running containers: asked for once each."""
         self._seen: dict[str, tuple[float, int]] = {}
@@ -66,17 +67,20 @@ class LogRotation:
         running = await self._running()
         self._paths = {cid: path for cid, path in self._paths.items() if cid in running}
         self._seen = {cid: seen for cid, seen in self._seen.items() if cid in running}
-        waits = [self._interval_s]
-        for container_id in running:
-            try:
-                if (wait_s := await self._look_at(container_id)) is not None:
-                    waits.append(wait_s)
-            except CRIError as err:
-                if err.code is not Code.NOT_FOUND:
-                    log.warning("log of container %s is not rotated: %s", container_id[:12], err)
-            except OSError as err:
+        waits = await asyncio.gather(*(self._try(container_id) for container_id in running))
+        soonest = min((wait_s for wait_s in waits if wait_s is not None), default=self._interval_s)
+        return max(min(soonest, self._interval_s), min(SHORTEST_WAIT_S, self._interval_s))
+
+    async def _try(self, container_id: str) -> float | None:
+        try:
+            async with self._workers:
+                return await self._look_at(container_id)
+        except CRIError as err:
+            if err.code is not Code.NOT_FOUND:
                 log.warning("log of container %s is not rotated: %s", container_id[:12], err)
-        return max(min(waits), min(SHORTEST_WAIT_S, self._interval_s))
+        except OSError as err:
+            log.warning("log of container %s is not rotated: %s", container_id[:12], err)
+        return None
 
     async def _running(self) -> set[str]:
         state = cri.ContainerStateValue(state=cri.ContainerState.CONTAINER_RUNNING)
