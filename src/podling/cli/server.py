@@ -20,6 +20,11 @@ import click
 )
 @click.option("--cluster-cidr", default="10.244.0.0/16", show_default=True, help="Addresses for pods.")
 @click.option(
+    "--load-balancer-cidr",
+    default=None,
+    help="Addresses on the nodes' network for services of type LoadBalancer. [default: none are given]",
+)
+@click.option(
     "--cert-dir",
     type=click.Path(path_type=Path, exists=True),
     default="/etc/kubernetes/pki",
@@ -39,6 +44,7 @@ def command(
     secure_port: int,
     service_cluster_ip_range: str,
     cluster_cidr: str,
+    load_balancer_cidr: str | None,
     cert_dir: Path,
     store: Path,
 ) -> None:
@@ -53,6 +59,7 @@ def command(
             advertise_address=IPv4Address(advertise_address),
             service_cidr=IPv4Network(service_cluster_ip_range),
             pod_cidr=IPv4Network(cluster_cidr),
+            load_balancer_cidr=IPv4Network(load_balancer_cidr) if load_balancer_cidr else None,
             store=store,
             pki=cert_dir,
             bind_address=bind_address,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Protocol
 
 from podling.client.client import Client
@@ -20,6 +21,7 @@ from podling.controllers.endpoints import EndpointsController
 from podling.controllers.endpointslice import EndpointSliceController
 from podling.controllers.garbage import GarbageCollector
 from podling.controllers.informers import Informers
+from podling.controllers.load_balancer import LoadBalancerController
 from podling.controllers.namespace import NamespaceController
 from podling.controllers.node_ipam import NodeIPAMController
 from podling.controllers.node_lifecycle import NodeLifecycleController
@@ -47,6 +49,8 @@ class ControllerConfig:
     """Ended pods kept for their logs and status; 0 keeps all."""
     cluster_dns: str = ""
     """Address of the service `kube-dns`; empty: somebody else makes it."""
+    load_balancer_cidr: IPv4Network | None = None
+    """Pool of addresses for services of type LoadBalancer; None: somebody else gives them."""
     root_ca: str = ""
     """PEM of the cluster's authority, published as `kube-root-ca.crt`; empty: not published."""
 
@@ -101,6 +105,12 @@ class ControllerManager:
         ]
         if config.cluster_dns:
             controllers.append(ClusterDNSController(client, informers, config.cluster_dns))
+        if config.load_balancer_cidr is not None:
+            controllers.append(
+                LoadBalancerController(
+                    client, informers, recorder("service-controller"), config.load_balancer_cidr
+                )
+            )
         if config.root_ca:
             controllers.append(RootCAController(client, informers, config.root_ca))
         runnables: list[Controller] = [informers, *garbage.informers, *recorders, *controllers]

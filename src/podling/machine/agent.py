@@ -26,6 +26,7 @@ from podling.machine.agent_config import AgentConfig
 from podling.machine.node_runtime import node_runtime
 from podling.network.dns.server import DNSServer
 from podling.network.flannel.daemon import Flannel
+from podling.network.load_balancer import LoadBalancerAnnouncer
 from podling.network.policy.enforcer import PolicyEnforcer
 from podling.network.proxy.proxy import ServiceProxy
 from podling.network.routes import RouteSync
@@ -135,6 +136,15 @@ async def _run_services(config: AgentConfig, client: Client) -> None:
             )
             tasks.create_task(events.run(), name="services: events")
             tasks.create_task(proxy.run(), name="service proxy")
+            if config.load_balancer_cidr is not None:
+                announcer = LoadBalancerAnnouncer(
+                    view,
+                    client,
+                    config.kubelet.node_name,
+                    node_ip=node_ip,
+                    pool=config.load_balancer_cidr,
+                )
+                tasks.create_task(announcer.run(), name="load balancer addresses")
         if config.dns:
             networks = [cidr for cidr in (config.cluster_cidr, config.service_cidr) if cidr is not None]
             server = DNSServer(view, node_ip, domain=config.kubelet.cluster_domain, networks=networks)

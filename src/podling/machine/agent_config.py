@@ -154,6 +154,12 @@ class AgentConfig:
         flag="service-cidr",
         help="Range of services: what is sent to one that does not exist is refused.",
     )
+    load_balancer_cidr: IPv4Network | None = setting(
+        None,
+        kind=_NETWORK,
+        flag="load-balancer-cidr",
+        help="Range of the nodes' network for LoadBalancer services: the nodes answer for its addresses.",
+    )
     service_proxy: bool = setting(
         True,
         kind=BOOL,

@@ -62,6 +62,11 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True):
         return IPv4Network(f"10.192.{self.index}.0/24")
 
     @property
+    def load_balancer_network(self) -> IPv4Network:
+        """The end of the switch's range, behind all nodes: addresses of LoadBalancer services."""
+        return list(self.switch_network.subnets(new_prefix=27))[-1]
+
+    @property
     def switch_address(self) -> IPv4Interface:
         """The machine's own address on the switch."""
         return IPv4Interface(f"10.192.{self.index}.1/24")

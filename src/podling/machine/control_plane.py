@@ -28,6 +28,8 @@ class ControlPlaneConfig:
     advertise_address: IPv4Address
     service_cidr: IPv4Network
     pod_cidr: IPv4Network
+    load_balancer_cidr: IPv4Network | None = None
+    """Addresses for services of type LoadBalancer; None: they get none from us."""
     store: Path = Path("/var/lib/podling/server/store.db")
     pki: Path = PKI
     bind_address: str = "0.0.0.0"
@@ -57,6 +59,7 @@ async def run_control_plane(config: ControlPlaneConfig, listener: socket.socket 
                 ControllerConfig(
                     cluster_cidr=str(config.pod_cidr),
                     cluster_dns=str(config.service_cidr.network_address + 10),
+                    load_balancer_cidr=config.load_balancer_cidr,
                     root_ca=(config.pki / "ca.crt").read_text(),
                 ),
             )

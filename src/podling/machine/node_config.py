@@ -58,6 +58,7 @@ def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
         kubeconfig=Path("/etc/kubernetes/kubelet.conf"),
         cluster_cidr=config.pod_network,
         service_cidr=config.service_network,
+        load_balancer_cidr=config.load_balancer_network,
         flannel=flannel,
         route_sync=flannel is None,
     )

@@ -175,6 +175,7 @@ class Supervisor:
             advertise_address=self.config.nodes[0].address,
             service_cidr=self.config.service_network,
             pod_cidr=self.config.pod_network,
+            load_balancer_cidr=self.config.load_balancer_network,
         )
         self._fork(self.config.nodes[0], CONTROL_PLANE, lambda: _serve(config, self._listener))
 
