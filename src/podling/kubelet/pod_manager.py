@@ -91,9 +91,8 @@ class PodManager:
         worker = self._workers.get(uid)
         if worker is None:
             return
-        self._services.statuses.set_mirror(uid, mirror)
-        if mirror is not None and mirror.status is not None:
-            worker.remember(mirror.status)
+        outdated = mirror is not None and mirror.status is not None and worker.remember(mirror.status)
+        self._services.statuses.set_mirror(uid, mirror, outdated=outdated)
 
     def _settle_static(self, key: names.FullName) -> None:
         """One pod of a name at a time: a changed manifest's waits until its predecessor has ended."""

@@ -130,12 +130,15 @@ class PodWorker:
             self._termination.hurry()
         self.wake()
 
-    def remember(self, status: core_v1.PodStatus) -> None:
-        """Of a static pod: what its mirror says of the time before this kubelet."""
-        if not self._remembers and status.start_time:
+    def remember(self, status: core_v1.PodStatus) -> bool:
+        """Of a static pod: what its mirror says of the time before this kubelet. True when that was news:
+        then what was reported so far is wrong, and a better report follows."""
+        news = not self._remembers and bool(status.start_time)
+        self._remembers = True
+        if news:
             self._last_status = status
             self.wake()
-        self._remembers = True
+        return news
 
     def wake(self) -> None:
         """Look again."""

@@ -131,13 +131,16 @@ class StatusManager:
         entry.written.set()
         self._entries[names.pod_uid(pod)] = entry
 
-    def set_mirror(self, uid: names.PodUID, mirror: core_v1.Pod | None) -> None:
-        """The API has this mirror of the static pod `uid`, or none (any more)."""
+    def set_mirror(self, uid: names.PodUID, mirror: core_v1.Pod | None, *, outdated: bool = False) -> None:
+        """The API has this mirror of the static pod `uid`, or none (any more). `outdated`: the status that
+        waits for it was made without knowing the mirror's, and the next one is on its way."""
         entry = self._entries.get(uid)
         if entry is None or entry.uid == (mirror.metadata.uid if mirror else None):
             return
         entry.uid = mirror.metadata.uid if mirror else None
         entry.known = status_to_json(mirror.status) if mirror and mirror.status else {}
+        if outdated:
+            entry.wanted = {}
         if mirror is not None and entry.wanted:
             entry.written.clear()
             self._send(uid, entry)
