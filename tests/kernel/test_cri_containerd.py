@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from kernel.api_local import LocalAPI, eventually
+from kernel.registry_local import HTPASSWD, Pusher, needs_registry, run_registry
 from kernel.runtime_local import PARENT, log_text
 from podling.api import core_v1
 from podling.client.errors import NotFoundError
@@ -23,7 +24,11 @@ from podling.pause.build import pause_path
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.cri.grpc_client import CRIClient
+from podling.runtime.images.service import StoreImageService
+from podling.runtime.images.store import ImageStore
 from podling.testing.containerd import Containerd, missing, write_test_images
+from unit.runtime.images.layers import entry
+from unit.runtime.images.layers import layer as image_layer
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +217,58 @@ async def test_our_kubelet_runs_pods_on_it(client: CRIClient, tmp_path: Path) ->
         await asyncio.gather(running, return_exceptions=True)
         Cgroups().remove(f"{PARENT}/kubepods")
         await api.stop()
+
+
+# Images: the same questions to both, about the same registry
+
+
+@pytest.fixture(scope="module")
+def private_and_public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The addresses of a registry that wants a password, and of one that does not."""
+    private, public = tmp_path_factory.mktemp("private"), tmp_path_factory.mktemp("public")
+    (private / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "private", "path": str(private / "htpasswd")}}
+    with run_registry(private, auth=auth) as first, run_registry(public) as second:
+        content = image_layer(entry("hello", b"hi"))
+        foreign = Pusher(second).image("app", "foreign", [content], architecture="s390x")
+        Pusher(second).image("app", "1", [content])
+        Pusher(second).index("app", "index", [foreign.descriptor(architecture="other")])
+        yield first, second
+
+
+async def asked(call: Awaitable[object]) -> tuple[Code, str]:
+    try:
+        await call
+    except CRIError as err:
+        return err.code, err.message
+    return Code.OK, ""
+
+
+@needs_registry
+async def test_what_is_asked_of_images_has_containerds_codes_and_words(
+    client: CRIClient, private_and_public: tuple[str, str], tmp_path: Path
+) -> None:
+    private, public = private_and_public
+    ours = StoreImageService(ImageStore(tmp_path / "images"))
+    pulls = ["", "bad name", f"{public}/app:1", f"{public}/app:nosuch", f"{public}/nosuch:1"]
+    pulls += [f"{public}/app@sha256:{'0' * 64}", f"{public}/app:foreign", f"{public}/app:index"]
+    for name in pulls:
+        request = cri.PullImageRequest(image=cri.ImageSpec(image=name))
+        theirs, mine = await asked(client.pull_image(request)), await asked(ours.pull_image(request))
+        assert mine[0] == theirs[0], name
+        # Where there is more to say we say it: which platforms an index has, which digest.
+        beginning = theirs[1].removesuffix(": not found") if name.endswith(":index") else theirs[1]
+        assert mine[1].startswith(beginning), name
+    for auth in (None, cri.AuthConfig(username="x", password="y"), cri.AuthConfig(auth="%%%")):
+        request = cri.PullImageRequest(image=cri.ImageSpec(image=f"{private}/app:1"), auth=auth)
+        theirs, mine = await asked(client.pull_image(request)), await asked(ours.pull_image(request))
+        assert mine[0] == theirs[0] == Code.UNKNOWN
+    for name in ("", "bad name", "nosuch", f"sha256:{'0' * 64}", f"{public}/app:1", f"{public}/app:2"):
+        spec = cri.ImageSpec(image=name)
+        status, remove = cri.ImageStatusRequest(image=spec), cri.RemoveImageRequest(image=spec)
+        assert await asked(ours.image_status(status)) == await asked(client.image_status(status)), name
+        if name:
+            mine, theirs = [(await service.image_status(status)).image for service in (ours, client)]
+            assert (mine.id if mine else "") == (theirs.id if theirs else ""), name
+        for _ in range(2):
+            assert await asked(ours.remove_image(remove)) == await asked(client.remove_image(remove)), name

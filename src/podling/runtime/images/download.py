@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import ParamSpec
 
 from podling.runtime.images import partial
 from podling.runtime.images.layout import Layout
@@ -45,6 +46,7 @@ class PullProgress:
     size_bytes: int = 0
 
 
+P = ParamSpec("P")
 Report = Callable[[PullProgress], None]
 
 
@@ -95,10 +97,11 @@ class Downloader:
                 raise
             if file is not None:
                 break
+            self._tell(Phase.WAITING, blob, 0)
             await asyncio.sleep(_CLAIM_POLL_S)
         try:
             if await asyncio.to_thread(self._layout.has_blob, blob):
-                file.discard()
+                await _to_the_end(file.discard)
                 yield None
             else:
                 yield file
@@ -111,18 +114,18 @@ class Downloader:
             await self._fill(blob, file)
             if file.digest != blob.digest and resumed:
                 # What an earlier pull left was not this blob's beginning.
-                file.restart()
+                await _to_the_end(file.restart)
                 await self._fill(blob, file)
         except OSError as err:
             if err.errno in (errno.ENOSPC, errno.EDQUOT):
-                file.discard()  # room for others matters more than going on here
+                await _to_the_end(file.discard)  # room for others matters more than going on here
             raise
         if file.digest != blob.digest:
-            file.discard()
+            await _to_the_end(file.discard)
             raise RegistryFault(
                 f"unexpected commit digest {file.digest}, expected {blob.digest}: failed precondition"
             )
-        file.commit(self._layout.blob_path(blob.digest))
+        await _to_the_end(file.commit, self._layout.blob_path(blob.digest))
 
     async def _fill(self, blob: Descriptor, file: PartialBlob) -> None:
         """Until the file has the blob's size; goes on after passing faults."""
@@ -146,7 +149,7 @@ class Downloader:
             if body.offset != file.size_bytes:
                 if body.offset:
                     raise RegistryFault(f"blob {blob.digest}: the registry answered with another range")
-                file.restart()
+                await _to_the_end(file.restart)
             pending = bytearray()
             try:
                 async for chunk in body.chunks():
@@ -174,16 +177,20 @@ class Downloader:
             return
         data = bytes(pending)
         pending.clear()
-        # The file must not be closed under the thread that writes it.
-        writing = asyncio.ensure_future(asyncio.to_thread(file.append, data))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await writing
-            raise
+        await _to_the_end(file.append, data)
 
     def _tell(self, phase: Phase, blob: Descriptor, done: int) -> None:
         self._report(PullProgress(phase=phase, digest=blob.digest, done_bytes=done, size_bytes=blob.size))
+
+
+async def _to_the_end(work: Callable[P, None], /, *args: P.args, **kwargs: P.kwargs) -> None:
+    """In a thread, and not left before it is done: the file must not be closed under it."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 def check_room(place: Path, blobs: Sequence[Descriptor], *, min_free_bytes: int) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from podling.runtime.images import oci, platforms
+from podling.runtime.images import oci
 from podling.runtime.images.errors import InvalidImageError
-from podling.runtime.images.oci import Descriptor, ImageConfig, Index, Manifest
+from podling.runtime.images.oci import Descriptor, Index, Manifest
 
 CONFIG_TYPES = frozenset({oci.MEDIA_CONFIG, "application/vnd.docker.container.image.v1+json"})
 _LAYER_TYPES = (oci.MEDIA_LAYER, "application/vnd.docker.image.rootfs.diff.tar")
@@ -70,16 +70,3 @@ def check_layer(layer: Descriptor) -> None:
     if kind.endswith("+encrypted"):
         raise InvalidImageError(f"layer {layer.digest} is encrypted ({kind!r}), which is not supported")
     raise InvalidImageError(f"layer {layer.digest} has the unknown media type {kind!r}")
-
-
-def check_platform(config: ImageConfig, what: str) -> None:
-    """An image made for another machine would end in `exec format error`."""
-    wanted = oci.Platform(
-        architecture=config.architecture, os=config.os or "linux", variant=config.variant or ""
-    )
-    name = "/".join(part for part in (wanted.os, wanted.architecture, wanted.variant) if part)
-    if config.architecture and platforms.rank(wanted) is None:
-        raise InvalidImageError(
-            f"no match for platform in {what}: it is for {platforms.printable(name)}, "
-            f"this machine is {platforms.this_machine()}"
-        )

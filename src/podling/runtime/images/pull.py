@@ -17,10 +17,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from podling.runtime.images import manifests, oci, partial, platforms
+from podling.runtime.images import manifests, partial, platforms
 from podling.runtime.images.download import Downloader, Phase, PullProgress, Report, check_room
 from podling.runtime.images.errors import ImageError, InvalidImageError, PullError, PullNotFoundError
-from podling.runtime.images.oci import Descriptor, ImageConfig, Index, Manifest
+from podling.runtime.images.oci import Descriptor, Index, Manifest
 from podling.runtime.images.record import ImageRecord
 from podling.runtime.images.reference import DEFAULT_DOMAIN, Reference, parse_reference
 from podling.runtime.images.registry.client import Fetched, PullSettings, RegistryClient
@@ -184,15 +184,17 @@ class _Pull:
     # fetch
 
     async def _fetch(self, client: RegistryClient, top: Fetched) -> ImageRecord:
-        what = f"manifest {top.digest}"
         chosen, manifest = await self._descend(client, top, 0)
-        manifests.check_manifest(manifest, what)
-        downloader = Downloader(self._store.layout, client, self._settings, self._options.report)
-        await downloader.fetch_all([manifest.config])
-        raw = await asyncio.to_thread(self._store.layout.read_document, manifest.config.digest)
-        manifests.check_platform(oci.decode(raw, ImageConfig, "image config"), what)
+        manifests.check_manifest(manifest, f"manifest {top.digest}")
+        config = manifest.config.digest
+
+        def report(progress: PullProgress) -> None:
+            if progress.digest != config:  # no layer, and of no interest to people
+                self._options.report(progress)
+
+        downloader = Downloader(self._store.layout, client, self._settings, report)
         await asyncio.to_thread(self._check_sizes, manifest)
-        await downloader.fetch_all(manifest.layers)
+        await downloader.fetch_all([manifest.config, *manifest.layers])
         for layer in manifest.layers:
             self._tell(Phase.EXTRACTING, layer)
         record = await asyncio.to_thread(self._install, chosen, manifest, top.digest)

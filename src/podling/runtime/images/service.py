@@ -46,7 +46,7 @@ class StoreImageService:
 
     async def image_status(self, request: cri.ImageStatusRequest) -> cri.ImageStatusResponse:
         """An absent image is an answer without an image, not an error."""
-        record = self._resolve(request.image.image if request.image else "")
+        record = self._resolve(_named(request.image))
         if record is None:
             return cri.ImageStatusResponse()
         info = {"info": _verbose(record)} if request.verbose else {}
@@ -63,6 +63,8 @@ class StoreImageService:
                 self._pulls[key] = task
                 task.add_done_callback(lambda done: self._pull_done(key, done))
             record = await asyncio.shield(task)
+        except InvalidReferenceError as err:
+            raise CRIError(Code.UNKNOWN, err.message) from err  # the code containerd gives
         except ImageError as err:
             raise CRIError(err.code, err.message) from err
         return cri.PullImageResponse(image_ref=record.id)
@@ -74,7 +76,7 @@ class StoreImageService:
 
     async def remove_image(self, request: cri.RemoveImageRequest) -> cri.RemoveImageResponse:
         """Remove the image with all its names; one that is not there is removed already."""
-        record = self._resolve(request.image.image if request.image else "")
+        record = self._resolve(_named(request.image))
         if record is not None:
             try:
                 await asyncio.to_thread(self._store.remove, record.id, force=True)
@@ -120,6 +122,13 @@ class StoreImageService:
         )
 
 
+def _named(spec: cri.ImageSpec | None) -> str:
+    """No name is a prefix of every image's id: containerd's code and text."""
+    if spec is None or not spec.image:
+        raise CRIError(Code.UNKNOWN, 'can not resolve "" locally: ambiguous digest string')
+    return spec.image
+
+
 def _verbose(record: ImageRecord) -> str:
     """As containerd's, which `crictl inspecti` shows: the chain id and the image's config."""
     document = {"chainID": chain_id(record.config.rootfs.diff_ids), "imageSpec": record.config}
@@ -144,7 +153,7 @@ def _auth(config: cri.AuthConfig | None) -> RegistryAuth | None:
         try:
             username, password = decode_auth(config.auth)
         except ValueError as err:
-            raise CRIError(Code.INVALID_ARGUMENT, f"invalid auth config: {err}") from None
+            raise CRIError(Code.UNKNOWN, f"invalid auth config: {err}") from None
     auth = RegistryAuth(
         username=username,
         password=password,

@@ -9,7 +9,9 @@ says nothing for `stall_s` seconds is given up.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 import re
 import ssl
 import urllib.request
@@ -249,7 +251,8 @@ def _broken(method: str, url: str, err: Exception, limit_s: float) -> RegistryFa
     elif isinstance(err, aiohttp.ClientSSLError):
         why = _tls_reason(err)
     elif isinstance(err, aiohttp.ClientConnectorError):
-        reason = (err.os_error.strerror or str(err.os_error)).lower()
+        code = err.os_error.errno or 0
+        reason = (os.strerror(code) if code in errno.errorcode else str(err.os_error)).lower()
         why = f"dial tcp {err.host}:{err.port}: connect: {reason}"
     elif isinstance(err, aiohttp.ServerDisconnectedError):
         why = "EOF"
