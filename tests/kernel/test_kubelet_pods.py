@@ -428,6 +428,22 @@ async def test_a_pod_with_users_of_its_own(node: Node) -> None:
     assert not recorded.exists()
 
 
+async def test_the_status_tells_users_and_mounts_in_force(node: Node) -> None:
+    mounts = [
+        {"name": "v", "mountPath": "/rw"},
+        {"name": "v", "mountPath": "/ro", "readOnly": True},
+        {"name": "v", "mountPath": "/rro", "readOnly": True, "recursiveReadOnly": "Enabled"},
+    ]
+    security = {"runAsUser": 1000, "supplementalGroups": [3000]}
+    volumes = [{"name": "v", "emptyDir": {}}]
+    await node.run(main(volumeMounts=mounts), volumes=volumes, securityContext=security)
+    (status,) = (await node.ready()).status.container_statuses
+    user = status.user.linux
+    assert (user.uid, user.gid, user.supplemental_groups) == (1000, 1001, [1001, 2000, 3000])
+    told = {m.mount_path: (m.read_only, m.recursive_read_only) for m in status.volume_mounts}
+    assert told == {"/rw": (None, None), "/ro": (True, "Disabled"), "/rro": (True, "Enabled")}
+
+
 async def test_the_node_says_what_its_runtime_can_do(node: Node) -> None:
     await node.run(main())
     await node.ready()  # so it is registered

@@ -112,6 +112,8 @@ def _container_status(
         container_id=f"{names.CONTAINER_ID_SCHEME}://{record.id}",
         restart_count=record.attempt,
         started=False,
+        user=_user(record),
+        volume_mounts=_volume_mounts(record, container),
     )
     dead = [r for r in inputs.runtime.history(container.name) if r.exited]
     if record.running:
@@ -196,6 +198,34 @@ def _last_state(
 def _image_name(record: ContainerRecord, container: names.AnyContainer) -> str:
     image = record.status.image
     return (image.user_specified_image or image.image) if image else (container.image or "")
+
+
+def _user(record: ContainerRecord) -> core_v1.ContainerUser | None:
+    """Whom its first process was started as, all groups included: what the image added shows here."""
+    told = record.status.user.linux if record.status.user else None
+    if told is None:
+        return None
+    return core_v1.ContainerUser(
+        linux=core_v1.LinuxContainerUser(
+            uid=told.uid, gid=told.gid, supplemental_groups=list(told.supplemental_groups)
+        )
+    )
+
+
+def _volume_mounts(record: ContainerRecord, container: names.AnyContainer) -> list[core_v1.VolumeMountStatus]:
+    """The mounts as they are, above all whether read-only reaches to the bottom."""
+    recursive = {mount.container_path for mount in record.status.mounts if mount.recursive_read_only}
+    return [
+        core_v1.VolumeMountStatus(
+            name=mount.name,
+            mount_path=mount.mount_path,
+            read_only=mount.read_only,
+            recursive_read_only=("Enabled" if mount.mount_path in recursive else "Disabled")
+            if mount.read_only
+            else None,
+        )
+        for mount in container.volume_mounts
+    ]
 
 
 def _previous_status(status: core_v1.PodStatus, name: str) -> core_v1.ContainerStatus | None:
