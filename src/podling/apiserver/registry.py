@@ -234,6 +234,8 @@ def _prepare_update(cluster: Cluster, resource: Resource, new: Object, old: Obje
         strategy.prepare_status(cluster, new, old)
     elif not subresource:
         strategy.prepare_update(cluster, new, old)
+    else:
+        strategy.prepare_subresource(cluster, new, old, subresource)
     if strategy.generation and new.get("spec") != old.get("spec"):
         metadata["generation"] = before.get("generation", 0) + 1
 

@@ -60,6 +60,9 @@ class Strategy:
         """Undo in `new` everything an update of the status may not change."""
         _keep(new, old, "spec")
 
+    def prepare_subresource(self, cluster: Cluster, new: Object, old: Object, subresource: str) -> None:
+        """Undo in `new` everything an update of another subresource than the status may not change."""
+
     def admit(self, cluster: Cluster, obj: Object, *, dry_run: bool) -> None:
         """Last step before a create is stored; may raise APIError, may take what `removed` gives back."""
 

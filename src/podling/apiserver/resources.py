@@ -62,7 +62,9 @@ VERBS: Mapping[str, Handler] = {
 }
 """What every kind does with a verb, unless its declaration says otherwise."""
 
-_STATUS = Subresource(verbs={verb: VERBS[verb] for verb in ("get", "patch", "update")})
+_PART = Subresource(verbs={verb: VERBS[verb] for verb in ("get", "patch", "update")})
+"""The object itself, of which a write changes a part only."""
+_STATUS = _PART
 
 _SCALE = Subresource(
     verbs={"get": scale.handle_get, "patch": scale.handle_patch, "update": scale.handle_update},
@@ -104,6 +106,7 @@ _CORE = (
         subresources={
             "attach": _stream(streams.handle_attach, "PodAttachOptions"),
             "binding": Subresource(verbs={"create": binding.handle}, kind="Binding"),
+            "ephemeralcontainers": _PART,
             "eviction": Subresource(
                 verbs={"create": eviction.handle}, kind="Eviction", group="policy", version="v1"
             ),

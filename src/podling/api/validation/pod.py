@@ -178,10 +178,23 @@ def check_pod_update(new: Object, old: Object, subresource: str, faults: Faults)
         case "ephemeralcontainers":
             volumes = check_volumes(after.get("volumes", []), "spec.volumes", faults)
             check_containers(after, volumes, "spec", faults)
+            _check_ephemeral_update(after, before, faults)
         case "resize":
             check_pod_spec(after, "spec", faults)
         case _:
             _check_spec_update(after, before, faults)
+
+
+def _check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
+    """They come, and stay as they came (Kubernetes documentation, "Ephemeral Containers")."""
+    path = "spec.ephemeralContainers"
+    after = {container.get("name"): container for container in new.get("ephemeralContainers") or ()}
+    for container in old.get("ephemeralContainers") or ():
+        name = container.get("name")
+        if name not in after:
+            faults.append(forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n'))
+        elif not same(after[name], container):
+            faults.append(forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n'))
 
 
 def _check_mirror_update(new: Object, old: Object, faults: Faults) -> None:

@@ -30,6 +30,16 @@ class PodStrategy(Strategy):
         if qos and not status.get("qosClass"):
             status["qosClass"] = qos
 
+    def prepare_subresource(self, cluster: Cluster, new: Object, old: Object, subresource: str) -> None:
+        if subresource == "ephemeralcontainers":
+            added = (new.get("spec") or {}).get("ephemeralContainers")
+            new["spec"] = {**old["spec"], **({"ephemeralContainers": added} if added else {})}
+            if not added:
+                new["spec"].pop("ephemeralContainers", None)
+            new["status"] = old.get("status") or {}
+            for name in ("labels", "annotations", "finalizers", "ownerReferences"):
+                _keep_metadata(new, old, name)
+
     def grace_period_s(self, obj: Object, requested: int | None) -> int | None:
         spec = obj.get("spec") or {}
         if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in FINAL_PHASES:
