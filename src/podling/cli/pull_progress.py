@@ -41,8 +41,10 @@ class ProgressView:
 
     def _draw(self) -> None:
         columns, rows = shutil.get_terminal_size()
-        # Only what fits can be drawn over again: of many layers, those that are not done come first.
-        shown = sorted(self._blobs.values(), key=lambda one: one.phase in (Phase.DONE, Phase.EXISTS))
+        shown = list(self._blobs.values())
+        if len(shown) >= rows:
+            # Only what fits can be drawn over again: those that are not done come first.
+            shown.sort(key=lambda one: one.phase in (Phase.DONE, Phase.EXISTS))
         lines = [self._line(one)[: columns - 1] for one in shown[: max(rows - 1, 1)]]
         up = f"\x1b[{self._drawn_lines}A" if self._drawn_lines else ""
         self._out.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from podling.cli.pull_progress import ProgressView
 from podling.runtime.images.download import Phase, PullProgress
 
@@ -38,6 +40,18 @@ def test_a_terminal_is_drawn_over_and_shows_how_far_it_is() -> None:
     view(told(Phase.DOWNLOADING, "b", 2_000_000))
     last = out.getvalue().rpartition("\x1b[1A")[2]
     assert last == (
-        "\x1b[2Kbbbbbbbbbbbb: Downloading [==============>               ] 2.0MB/4.0MB\n"
         "\x1b[2Kaaaaaaaaaaaa: Already exists\n"
+        "\x1b[2Kbbbbbbbbbbbb: Downloading [==============>               ] 2.0MB/4.0MB\n"
     )
+
+
+def test_of_more_layers_than_lines_those_at_work_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "4")
+    monkeypatch.setenv("COLUMNS", "60")
+    out = Terminal()
+    view = ProgressView(out)
+    for digest in "abcde":
+        view(told(Phase.DONE, digest))
+    view(told(Phase.WAITING, "f"))
+    lines = out.getvalue().rpartition("\x1b[3A")[2].splitlines()
+    assert [line.removeprefix("\x1b[2K")[:2] for line in lines] == ["ff", "aa", "bb"]
