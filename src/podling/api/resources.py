@@ -11,7 +11,16 @@ from typing import Any, Protocol
 
 import msgspec
 
-from podling.api import apps_v1, coordination_v1, core_v1, discovery_v1, meta_v1, networking_v1, rbac_v1
+from podling.api import (
+    apps_v1,
+    certificates_v1,
+    coordination_v1,
+    core_v1,
+    discovery_v1,
+    meta_v1,
+    networking_v1,
+    rbac_v1,
+)
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -63,6 +72,9 @@ RESOURCES: dict[type, ResourceInfo] = {
     apps_v1.ControllerRevision: ResourceInfo("apps", "v1", "controllerrevisions", namespaced=True),
     apps_v1.Deployment: ResourceInfo("apps", "v1", "deployments", namespaced=True),
     apps_v1.ReplicaSet: ResourceInfo("apps", "v1", "replicasets", namespaced=True),
+    certificates_v1.CertificateSigningRequest: ResourceInfo(
+        "certificates.k8s.io", "v1", "certificatesigningrequests", namespaced=False
+    ),
     coordination_v1.Lease: ResourceInfo("coordination.k8s.io", "v1", "leases", namespaced=True),
     discovery_v1.EndpointSlice: ResourceInfo("discovery.k8s.io", "v1", "endpointslices", namespaced=True),
     networking_v1.NetworkPolicy: ResourceInfo("networking.k8s.io", "v1", "networkpolicies", namespaced=True),

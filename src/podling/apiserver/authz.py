@@ -83,6 +83,8 @@ _NODE_RULES = (
     _rule({"create", "delete"}, "pods"),
     _rule({"patch", "update", "get"}, "pods/status"),
     _rule({"create"}, "pods/eviction", "serviceaccounts/token"),
+    # A kubelet's next certificate.
+    _rule(_READ | {"create"}, "certificatesigningrequests.certificates.k8s.io"),
     # Who asks the kubelet, and may they?
     _rule({"create"}, "tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"),
     _rule(_READ, "configmaps", "secrets", "serviceaccounts"),

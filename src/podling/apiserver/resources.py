@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from podling.apiserver.handlers import (
+    approval,
     binding,
     create,
     delete,
@@ -31,6 +32,7 @@ from podling.apiserver.handlers import (
 )
 from podling.apiserver.rbac.bindings import GROUP as RBAC
 from podling.apiserver.resource import READ, Handler, Resource, Subresource
+from podling.apiserver.strategies.certificates import CertificateSigningRequestStrategy
 from podling.apiserver.strategies.namespace import NamespaceStrategy
 from podling.apiserver.strategies.pod import PodStrategy
 from podling.apiserver.strategies.rbac import RoleBindingStrategy, RoleStrategy
@@ -199,6 +201,23 @@ _DISCOVERY = (
     ),
 )
 
+_CERTIFICATES = (
+    Resource(
+        kind="CertificateSigningRequest",
+        plural="certificatesigningrequests",
+        group="certificates.k8s.io",
+        namespaced=False,
+        short_names=("csr",),
+        strategy=CertificateSigningRequestStrategy(),
+        subresources={
+            "approval": Subresource(
+                verbs={"get": get.handle, "patch": approval.handle, "update": approval.handle}
+            ),
+            "status": _STATUS,
+        },
+    ),
+)
+
 _COORDINATION = (
     Resource(kind="Lease", plural="leases", group="coordination.k8s.io", strategy=LeaseStrategy()),
 )
@@ -278,6 +297,7 @@ _EXTENSIONS = (
 RESOURCES: tuple[Resource, ...] = (
     *_CORE,
     *_APPS,
+    *_CERTIFICATES,
     *_COORDINATION,
     *_DISCOVERY,
     *_REVIEWS,

@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import Sequence
 
-from podling.apiserver import authn, errors, serviceaccounts
+from podling.apiserver import authn, bootstraptokens, errors, serviceaccounts
 from podling.apiserver.bootstrap import bootstrap
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.clusterip import ServiceAllocator
@@ -116,6 +116,11 @@ class APIServer:
             log.error("no service account tokens: %s: %s", self._config.service_account_key, err)
 
     async def _authenticate(self, token: str) -> User:
+        if bootstraptokens.looks_like_one(token):
+            user = await bootstraptokens.authenticate(self._cluster, token)
+            if user is None:
+                raise errors.unauthorized()
+            return user
         try:
             return await serviceaccounts.authenticate(self._cluster, token)
         except InvalidTokenError as err:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from podling.api.apps_v1 import Deployment, ReplicaSet
+from podling.api.certificates_v1 import CertificateSigningRequest
 from podling.api.coordination_v1 import Lease
 from podling.api.core_v1 import (
     ConfigMap,
@@ -45,6 +46,7 @@ class Informers:
             client, ServiceAccount, field_selector=f"metadata.name={DEFAULT_SERVICE_ACCOUNT}"
         )
         self.services = Informer(client, Service)
+        self.signing_requests = Informer(client, CertificateSigningRequest)
 
     async def run(self) -> None:
         """Until cancelled."""

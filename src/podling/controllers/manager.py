@@ -14,6 +14,7 @@ from typing import Protocol
 
 from podling.client.client import Client
 from podling.client.events import EventRecorder
+from podling.controllers.certificates import CertificateController, SigningCA
 from podling.controllers.cluster_dns import ClusterDNSController
 from podling.controllers.cluster_role_aggregation import ClusterRoleAggregationController
 from podling.controllers.deployment import DeploymentController
@@ -53,6 +54,8 @@ class ControllerConfig:
     """Pool of addresses for services of type LoadBalancer; None: somebody else gives them."""
     root_ca: str = ""
     """PEM of the cluster's authority, published as `kube-root-ca.crt`; empty: not published."""
+    signing_ca: SigningCA | None = None
+    """What signs certificates of kubelets and clients; None: nobody here does."""
 
 
 class Controller(Protocol):
@@ -111,6 +114,8 @@ class ControllerManager:
                     client, informers, recorder("service-controller"), config.load_balancer_cidr
                 )
             )
+        if config.signing_ca:
+            controllers.append(CertificateController(client, informers, config.signing_ca))
         if config.root_ca:
             controllers.append(RootCAController(client, informers, config.root_ca))
         runnables: list[Controller] = [informers, *garbage.informers, *recorders, *controllers]

@@ -8,7 +8,6 @@ that is not heard is worse than an agent that does not start.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,15 +92,6 @@ NOT_HERE: dict[str, tuple[Any, ...]] = {
     "volumeStatsAggPeriod": (),
 }
 """Fields with nothing behind them, and the values that ask for nothing (besides empty ones)."""
-IGNORED = frozenset(
-    {
-        "rotateCertificates",
-        "serverTLSBootstrap",
-    }
-)
-"""Not there yet, and in every file: told in the log and left."""
-
-log = logging.getLogger(__name__)
 
 
 class ConfigFileError(ValueError):
@@ -160,7 +150,7 @@ def _check_kind(path: Path, document: dict[Any, Any]) -> None:
 
 def _leaves(document: dict[Any, Any], known: Iterable[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Fields by dotted path, descended into as far as a declaration does."""
-    paths = [*known, *NOT_HERE, *IGNORED, *ELSEWHERE]
+    paths = [*known, *NOT_HERE, *ELSEWHERE]
     for key, value in document.items():
         name = f"{prefix}{key}"
         inner = isinstance(value, dict) and name not in paths
@@ -172,10 +162,6 @@ def _leaves(document: dict[Any, Any], known: Iterable[str], prefix: str = "") ->
 
 def _judge(name: str, value: Any) -> list[str]:
     """What is wrong with a field that no setting has."""
-    if name in IGNORED:
-        if not _empty(value):
-            log.warning("kubelet configuration: %s is not there yet, and has no effect", name)
-        return []
     if name in ELSEWHERE:
         return [] if _empty(value) else [f'field "{name}": use the flag {ELSEWHERE[name]}']
     if name not in NOT_HERE:

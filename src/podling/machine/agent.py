@@ -22,7 +22,17 @@ from podling.client.kubeconfig import client_config
 from podling.kubelet.kubelet import Kubelet
 from podling.kubelet.services import open_gate
 from podling.kubelet.thresholds import DEFAULT_HARD
+from podling.machine import pki
 from podling.machine.agent_config import AgentConfig
+from podling.machine.node_certificates import (
+    CLIENT_PAIR,
+    CLIENT_SIGNER,
+    SERVING_PAIR,
+    SERVING_SIGNER,
+    CertificatePair,
+    Rotation,
+    bootstrap,
+)
 from podling.machine.node_runtime import node_runtime
 from podling.network.dns.server import DNSServer
 from podling.network.flannel.daemon import Flannel
@@ -47,18 +57,24 @@ async def run_agent(config: AgentConfig) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, stop.set)
     _tell_what_is_not(config)
+    _own_certificate(config)
+    await _first_certificate(config, stop)
+    if stop.is_set():
+        return
     flannel = _flannel(config)
     if flannel is not None:
         await asyncio.to_thread(flannel.prepare)  # the runtime looks for a network when it starts
     async with (
         node_runtime(config.runtime, config.container_runtime_endpoint or None, stop) as runtime,
-        _connected(config) as client,
+        _connected(config) as transport,
         asyncio.TaskGroup() as tasks,
     ):
+        client = Client(transport) if transport is not None else None
         running: list[asyncio.Task[None]] = []
         gate = open_gate
-        if client is not None:
+        if client is not None and transport is not None:
             running += _beside(tasks, config, client, flannel)
+            running += _rotations(tasks, config, client, transport)
             if config.network_policies:
                 events = EventRecorder(client, "network-policy", config.kubelet.node_name)
                 policies = PolicyEnforcer(client, config.kubelet.node_name, events)
@@ -82,7 +98,7 @@ def _tell_what_is_not(config: AgentConfig) -> None:
 
 
 @asynccontextmanager
-async def _connected(config: AgentConfig) -> AsyncIterator[Client | None]:
+async def _connected(config: AgentConfig) -> AsyncIterator[HttpTransport | None]:
     """None: standalone."""
     if config.kubeconfig is None:
         log.info("standalone mode, no API client")
@@ -90,9 +106,61 @@ async def _connected(config: AgentConfig) -> AsyncIterator[Client | None]:
         return
     transport = HttpTransport(client_config(config.kubeconfig))
     try:
-        yield Client(transport)
+        yield transport
     finally:
         await transport.close()
+
+
+async def _first_certificate(config: AgentConfig, stop: asyncio.Event) -> None:
+    """TLS bootstrap, where it is needed; returns too when `stop` is set."""
+    kubeconfig, how = config.kubeconfig, config.bootstrap_kubeconfig
+    if kubeconfig is None or how is None or kubeconfig.exists():
+        return
+    asking = asyncio.create_task(bootstrap(how, kubeconfig, config.cert_dir, config.kubelet.node_name))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            asking.result()
+    finally:
+        asking.cancel()
+        stopping.cancel()
+
+
+def _own_certificate(config: AgentConfig) -> None:
+    """A certificate for the kubelet's server where nobody gave one: its clients cannot check it."""
+    cert, name = config.cert_dir / "kubelet.crt", config.kubelet.node_name
+    if config.kubelet.tls_cert != cert or cert.exists():
+        return
+    pair = pki.issue(
+        pki.make_ca(f"{name}-ca"), name, dns_names=[name], addresses=[IPv4Address(config.kubelet.node_ip)]
+    )
+    pair.write(config.cert_dir, "kubelet")
+    log.info("using self-signed certificate %s", cert)
+
+
+def _rotations(
+    tasks: asyncio.TaskGroup, config: AgentConfig, client: Client, transport: HttpTransport
+) -> list[asyncio.Task[None]]:
+    """What keeps the node's certificates fresh."""
+    node, running = config.kubelet.node_name, []
+    own = CertificatePair(config.cert_dir, CLIENT_PAIR)
+    if config.rotate_certificates and own.load() is None:
+        log.warning("--rotate-certificates: the kubeconfig's certificate is not of TLS bootstrap, and stays")
+    elif config.rotate_certificates:
+        # New connections show the new certificate; the old ones end.
+        rotation = Rotation(client, own, node, CLIENT_SIGNER, renewed=transport.close)
+        running.append(tasks.create_task(rotation.run(), name="client certificate"))
+    if config.rotate_server_certificates:
+        rotation = Rotation(
+            client,
+            CertificatePair(config.cert_dir, SERVING_PAIR),
+            node,
+            SERVING_SIGNER,
+            addresses=(node, config.kubelet.node_ip),
+        )
+        running.append(tasks.create_task(rotation.run(), name="server certificate"))
+    return running
 
 
 def _flannel(config: AgentConfig) -> Flannel | None:

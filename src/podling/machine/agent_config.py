@@ -26,6 +26,7 @@ from podling.kubelet.flags import FlagError, parse_flags
 from podling.kubelet.settings import BOOL, PATH, STRING, Kind, Setting, one_of, setting, settings_of
 from podling.machine.config import ConfigError
 from podling.machine.network import Network, parse_network, set_up_network
+from podling.machine.node_certificates import SERVING_PAIR, CertificatePair
 from podling.network.flannel.node import FlannelConfig
 from podling.runtime.config import RuntimeConfig
 from podling.runtime.cri.grpc_client import socket_path
@@ -96,14 +97,28 @@ class AgentConfig:
         Path("/var/lib/kubelet/pki"),
         kind=PATH,
         flag="cert-dir",
-        help="Directory of kubelet.crt and kubelet.key.",
+        help="Directory of kubelet.crt and kubelet.key, and of the certificates asked for.",
+    )
+    rotate_certificates: bool = setting(
+        False,
+        kind=BOOL,
+        flag="rotate-certificates",
+        file="rotateCertificates",
+        help="Ask for the next client certificate before the last one ends.",
+    )
+    rotate_server_certificates: bool = setting(
+        False,
+        kind=BOOL,
+        flag="rotate-server-certificates",
+        file="serverTLSBootstrap",
+        help="Ask for the server's certificate too, instead of making one.",
     )
     bootstrap_kubeconfig: Path | None = setting(
         None,
         kind=PATH,
         flag="bootstrap-kubeconfig",
-        help="How to ask for a client certificate when the file of --kubeconfig is not there yet. TLS "
-        "bootstrap is not there yet: the file of --kubeconfig must exist.",
+        help="How to ask for a client certificate when the file of --kubeconfig is not there yet; it is "
+        "then written.",
     )
     container_runtime_endpoint: str = setting(
         "",
@@ -239,9 +254,14 @@ def _of(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def _complete(values: dict[str, Any]) -> None:
     """Fill in what is found out rather than declared."""
     kubeconfig, bootstrap = values.get("kubeconfig"), values.get("bootstrap_kubeconfig")
+    if kubeconfig is None and bootstrap is not None:
+        raise ConfigError("--bootstrap-kubeconfig needs --kubeconfig: the file to write")
     if kubeconfig is not None and not kubeconfig.exists():
-        hint = " (--bootstrap-kubeconfig: TLS bootstrap is not there yet)" if bootstrap else ""
-        raise ConfigError(f"invalid kubeconfig: stat {kubeconfig}: no such file or directory{hint}")
+        if bootstrap is None or not bootstrap.exists():
+            raise ConfigError(
+                f"invalid kubeconfig: stat {bootstrap or kubeconfig}: no such file or directory"
+            )
+        kubeconfig = bootstrap
     values.setdefault("node_name", socket.gethostname().lower())
     if not values.get("node_ip"):
         server = client_config(kubeconfig).server if kubeconfig else ""
@@ -251,8 +271,12 @@ def _complete(values: dict[str, Any]) -> None:
     except ValueError as err:
         raise ConfigError(f'bad --node-ip "{values["node_ip"]}": {err}') from err
     directory = values.get("cert_dir") or Path("/var/lib/kubelet/pki")
-    if values.get("tls_cert") is None and (directory / "kubelet.crt").exists():
-        values["tls_cert"], values["tls_key"] = directory / "kubelet.crt", directory / "kubelet.key"
+    if values.get("tls_cert") is None:
+        if values.get("rotate_server_certificates"):
+            current = CertificatePair(directory, SERVING_PAIR).current
+            values["tls_cert"] = values["tls_key"] = current
+        else:
+            values["tls_cert"], values["tls_key"] = directory / "kubelet.crt", directory / "kubelet.key"
 
 
 def _own_address(towards: str) -> str:

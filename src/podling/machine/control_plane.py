@@ -17,6 +17,7 @@ from podling.api import protobuf, schema
 from podling.apiserver.config import APIServerConfig
 from podling.apiserver.server import APIServer
 from podling.client.client import Client
+from podling.controllers.certificates import SigningCA
 from podling.controllers.manager import ControllerConfig, ControllerManager
 from podling.scheduler.scheduler import Scheduler
 
@@ -61,6 +62,7 @@ async def run_control_plane(config: ControlPlaneConfig, listener: socket.socket 
                     cluster_dns=str(config.service_cidr.network_address + 10),
                     load_balancer_cidr=config.load_balancer_cidr,
                     root_ca=(config.pki / "ca.crt").read_text(),
+                    signing_ca=_signing_ca(config),
                 ),
             )
             running = [
@@ -72,6 +74,12 @@ async def run_control_plane(config: ControlPlaneConfig, listener: socket.socket 
                 task.cancel()
     finally:
         await server.stop()
+
+
+def _signing_ca(config: ControlPlaneConfig) -> SigningCA | None:
+    """None where the authority's key is kept elsewhere."""
+    certificate, key = config.pki / "ca.crt", config.pki / "ca.key"
+    return SigningCA(certificate.read_bytes(), key.read_bytes()) if key.exists() else None
 
 
 def _server_config(config: ControlPlaneConfig) -> APIServerConfig:

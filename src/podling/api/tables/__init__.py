@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
+from podling.api.tables.certificates import SIGNING_REQUESTS
 from podling.api.tables.columns import Object, Table
 from podling.api.tables.network import ENDPOINT_SLICES, ENDPOINTS, NETWORK_POLICIES, SERVICES
 from podling.api.tables.nodes import NODES
@@ -34,6 +35,7 @@ from podling.api.tables.workloads import (
 __all__ = ["Summary", "columns", "row_cells", "summarize"]
 
 _TABLES: Final[dict[str, Table]] = {
+    "CertificateSigningRequest": SIGNING_REQUESTS,
     "ClusterRole": ROLES,
     "ClusterRoleBinding": BINDINGS,
     "ConfigMap": CONFIG_MAPS,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from podling.api import names
+from podling.api.validation.certificates import check_csr, check_csr_update
 from podling.api.validation.config import (
     check_config_map,
     check_config_map_update,
@@ -69,6 +70,7 @@ from podling.api.validation.workloads import (
 __all__ = ["FieldError", "validate_create", "validate_update"]
 
 _CREATE: Final[dict[str, Callable[[Object, Faults], None]]] = {
+    "CertificateSigningRequest": check_csr,
     "ClusterRole": check_cluster_role,
     "ClusterRoleBinding": check_cluster_role_binding,
     "ConfigMap": check_config_map,
@@ -93,6 +95,7 @@ _CREATE: Final[dict[str, Callable[[Object, Faults], None]]] = {
     "ServiceAccount": check_service_account,
 }
 _UPDATE: Final[dict[str, Callable[[Object, Object, Faults], None]]] = {
+    "CertificateSigningRequest": check_csr_update,
     "ClusterRole": check_cluster_role_update,
     "ClusterRoleBinding": check_cluster_role_binding_update,
     "ConfigMap": check_config_map_update,

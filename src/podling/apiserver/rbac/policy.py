@@ -166,6 +166,11 @@ CLUSTER_ROLE_BINDINGS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "system:discovery": (("Group", AUTHENTICATED),),
     "system:monitoring": (("Group", "system:monitoring"),),
     "system:node-proxier": (("User", "system:kube-proxy"),),
+    # As kubeadm binds them: who shows a bootstrap token asks for a kubelet's certificate and gets it, and a
+    # node gets its next one.
+    "system:node-bootstrapper": (("Group", "system:bootstrappers"),),
+    "system:certificates.k8s.io:certificatesigningrequests:nodeclient": (("Group", "system:bootstrappers"),),
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": (("Group", "system:nodes"),),
     "system:public-info-viewer": (("Group", AUTHENTICATED), ("Group", "system:unauthenticated")),
     "system:service-account-issuer-discovery": (("Group", "system:serviceaccounts"),),
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import time
+from pathlib import Path
 
 from aiohttp import web
 
@@ -23,6 +25,7 @@ from podling.runtime.cri.service import ImageService, RuntimeService
 
 SHUTDOWN_TIMEOUT_S = 1.0
 """Streams of kubectl are cut when the kubelet ends; there is nothing to wait for."""
+CERTIFICATE_POLL_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ class KubeletServer:
         self._checkpoint = CheckpointHandler(config, lookup, runtime)
         self._pages = Pages(config, runtime, images, manager, probe_counts)
         self._runners: list[web.AppRunner] = []
+        self._context: ssl.SSLContext | None = None
+        self._following: asyncio.Task[None] | None = None
         self.port = config.port
         """The port it really listens on: differs from the configuration's when that is 0."""
 
@@ -63,10 +68,10 @@ class KubeletServer:
         """
         config = self._config
         if config.tls_cert is not None and config.tls_key is not None:
-            context = server_ssl_context(config.tls_cert, config.tls_key, config.client_ca)
-            runner = await self._listen(self._application(), config.bind_address, config.port, context)
-            if config.port == 0:
-                self.port = runner.addresses[0][1]
+            if config.tls_cert.exists():
+                await self._listen_with_tls(config.tls_cert, config.tls_key)
+            follow = self._follow_certificate(config.tls_cert, config.tls_key)
+            self._following = asyncio.create_task(follow, name="server certificate")
         for application, address, port, name in (
             (self._read_only(), config.bind_address, config.read_only_port, "read-only"),
             (self._only_health(), config.healthz_bind_address, config.healthz_port, "healthz"),
@@ -76,6 +81,36 @@ class KubeletServer:
                     await self._listen(application, address, port)
                 except OSError as err:
                     log.error("the %s server cannot listen: %s", name, err)
+
+    async def _listen_with_tls(self, cert: Path, key: Path) -> None:
+        config = self._config
+        self._context = server_ssl_context(cert, key, config.client_ca)
+        runner = await self._listen(self._application(), config.bind_address, config.port, self._context)
+        if config.port == 0:
+            self.port = runner.addresses[0][1]
+
+    async def _follow_certificate(self, cert: Path, key: Path) -> None:
+        """Certificates are renewed, and a first one may have to be asked for: new connections get the
+        newest."""
+        loaded = cert.stat().st_mtime_ns if self._context is not None else 0
+        while True:
+            await asyncio.sleep(CERTIFICATE_POLL_S)
+            try:
+                changed = cert.stat().st_mtime_ns
+                if changed == loaded:
+                    continue
+                if self._context is None:
+                    await self._listen_with_tls(cert, key)
+                else:
+                    self._context.load_cert_chain(cert, key)
+            except FileNotFoundError:
+                continue
+            except (OSError, ssl.SSLError) as err:
+                # The pair may be half written: the next look finds it whole.
+                log.warning("the server's certificate %s: %s", cert, err)
+                continue
+            loaded = changed
+            log.info("the server's certificate is %s as it is now", cert)
 
     async def _listen(
         self, application: web.Application, address: str, port: int, context: ssl.SSLContext | None = None
@@ -93,6 +128,8 @@ class KubeletServer:
         return runner
 
     async def stop(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
         for runner in self._runners:
             await runner.cleanup()
 
