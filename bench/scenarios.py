@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import cni, network, services, usage
+from bench import cni, cri, network, services, usage
 from bench.report import Metric, Report
 from bench.workload import connect, running, sleeper, watch_pods
 from podling.api import core_v1
@@ -239,5 +239,6 @@ SCENARIOS: dict[str, Scenario] = {
     "services": services.measure,
     "cni": cni.measure,
     "network": network.measure,
+    "cri": cri.run,
     "cluster": cluster_up,
 }
