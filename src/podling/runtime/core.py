@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from podling.cni.library import CNI
+from podling.linux.cbuild import BuildError
 from podling.linux.cgroups import Cgroups
 from podling.linux.pidfd import Process
 from podling.pause.build import launch_path, pause_path
@@ -138,7 +139,7 @@ class Core:
         self.records = Records(self.paths)
         self.timings = Timings()
         self.runner = Runner(config.max_parallel_starts)
-        self.launch = launch_path()
+        self.launch = _launch()
         """Makes system calls from a list; None: crun starts every pause."""
         self.crun = Crun(find_program(config.crun, "crun"), self.paths.crun, self.runner)
         self.conmon = Conmon(find_program(config.conmon, "conmon"), self.crun)
@@ -190,6 +191,14 @@ class Core:
         owners |= {c.record.name: c.id for c in self.containers.values()}
         if name in owners:
             raise CRIError(Code.ALREADY_EXISTS, f"name {name!r} is reserved for {owners[name]!r}")
+
+
+def _launch() -> Path | None:
+    try:
+        return launch_path()
+    except BuildError as err:
+        log.info("%s: crun starts every pause", err)
+        return None
 
 
 def _find(known: Mapping[str, T], wanted: str, what: str) -> T:
