@@ -154,7 +154,7 @@ def test_only_an_ordinary_pause_is_ours() -> None:
         "annotations": {},
         "linux": {"namespaces": [{"type": "mount"}], "cgroupsPath": "/pod/one", "sysctl": {}},
     }
-    procs = Cgroups().leaf_procs("/pod/one")
+    procs = Cgroups().leaf_files("/pod/one")
     assert pause_launch.steps(spec, procs, "x86_64") is not None
     assert pause_launch.steps(spec, procs, "aarch64") is not None
     assert pause_launch.steps(spec, procs, "riscv64") is None

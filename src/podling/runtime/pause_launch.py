@@ -43,10 +43,10 @@ PROCESS_KEYS = {"args", "cwd", "env", "user", "capabilities", "noNewPrivileges",
 LINUX_KEYS = {"namespaces", "cgroupsPath", "sysctl"}
 
 
-def steps(spec: Spec, procs: Iterable[Path], machine: str | None = None) -> Script | None:
+def steps(spec: Spec, entrances: Iterable[Path], machine: str | None = None) -> Script | None:
     """The system calls that start this pause; None when that takes an OCI runtime.
 
-    `procs`: the `cgroup.procs` of its cgroup, one of each hierarchy that it is to be in.
+    `entrances`: of its cgroup, a file for each hierarchy (`Cgroups.leaf_files`).
     """
     if not _is_ordinary(spec):
         return None
@@ -55,7 +55,7 @@ def steps(spec: Spec, procs: Iterable[Path], machine: str | None = None) -> Scri
     except KeyError:
         return None
     linux, process = spec["linux"], spec["process"]
-    for path in procs:
+    for path in entrances:
         script.write_file(str(path), "0")
     script.write_file("/proc/self/oom_score_adj", str(process["oomScoreAdj"]))
     new = 0

@@ -205,7 +205,7 @@ async def _start_pause(core: Core, sandbox: Sandbox) -> None:
 async def _launch(core: Core, record: SandboxRecord, folder: Path) -> int:
     """By our own hand when it is an ordinary pause, else by crun; its PID."""
     if core.launch is not None:
-        script = pause_launch.steps(_pause_spec(core, record), core.cgroups.leaf_procs(record.cgroup))
+        script = pause_launch.steps(_pause_spec(core, record), core.cgroups.leaf_files(record.cgroup))
         if script is not None:
             await in_thread(core.cgroups.create_leaf, record.cgroup)
             return await launch_script.run(core.runner, core.launch, script)
