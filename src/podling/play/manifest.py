@@ -81,17 +81,21 @@ def pod_names(deployment: str, replicas: int) -> list[str]:
     return [f"{deployment}-pod"] if replicas == 1 else [f"{deployment}-pod-{n}" for n in range(replicas)]
 
 
-def _documents(text: str, where: str) -> Iterator[Object]:
+def _documents(text: str, where: str) -> Iterator[Any]:
     import yaml  # slow to import
 
     try:
-        for document in yaml.safe_load_all(text):
-            if isinstance(document, dict) and document.get("kind") == "List":
-                yield from document.get("items") or []
-            elif document is not None:
-                yield document
-    except yaml.YAMLError as err:
+        documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        # Dates become text again; binary and keys that are no strings have no place in JSON.
+        plain: list[Any] = msgspec.json.decode(msgspec.json.encode(documents))
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as err:
         raise ManifestError(f"{where}: error parsing YAML: {err}") from err
+    for document in plain:
+        if isinstance(document, dict) and document.get("kind") == "List":
+            items = document.get("items")
+            yield from items if isinstance(items, list) else [None]
+        elif document is not None:
+            yield document
 
 
 def _supported(obj: Any, where: str, problems: list[str]) -> bool:

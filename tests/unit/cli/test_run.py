@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 
 from podling.cli.byhand import Refused
-from podling.cli.run_options import env, mount, port, restart, size
+from podling.cli.logs import moment
+from podling.cli.run_options import (
+    device,
+    dns,
+    env,
+    environment,
+    host,
+    mac,
+    mount,
+    port,
+    restart,
+    security,
+    size,
+    swap,
+    ulimit,
+)
 from podling.cli.stats import human
-from podling.runtime.byhand.settings import Port, Restart
+from podling.runtime.byhand.settings import Port, Restart, Ulimit
+from podling.runtime.cri import messages as cri
 from podling.runtime.cri.messages import MountPropagation
 
 
@@ -85,3 +104,75 @@ def test_restart_policies() -> None:
 )
 def test_who_is_started_again(policy: Restart, code: int, restarts: int, wanted: bool) -> None:
     assert policy.wanted(code, restarts) is wanted
+
+
+def test_limits_and_devices() -> None:
+    assert ulimit("nofile=10:20") == Ulimit(name="nofile", soft=10, hard=20)
+    assert ulimit("core=-1") == Ulimit(name="core", soft=-1, hard=-1)
+    for text in ("nofile", "nofile=", "nofile=9:1", "nofile=-1:5", "files=1", "nofile=1:2:3", "nofile=x"):
+        with pytest.raises(Refused, match="ulimit"):
+            ulimit(text)
+    made = device("/dev/a:/dev/b:r")
+    assert (made.host_path, made.container_path, made.permissions) == ("/dev/a", "/dev/b", "r")
+    assert device("/dev/a").permissions == "rwm"
+    assert device("/dev/a:rw").container_path == "/dev/a"
+    for text in ("a", "/dev/a:b:r", "/a:/b:/c:r"):
+        with pytest.raises(Refused, match="bad format for path"):
+            device(text)
+    assert [size("-m", text) for text in ("1.5g", "10kb", "2MiB", "3 m")] == [
+        3 << 29,
+        10 << 10,
+        2 << 20,
+        3 << 20,
+    ]
+    assert swap("-1", 0) == -1
+    for text, memory in (("1g", 0), ("1m", 1 << 21)):
+        with pytest.raises(Refused, match=r"(?i)memoryswap"):
+            swap(text, memory)
+
+
+def test_names_and_addresses() -> None:
+    assert host("a:192.0.2.1") == ("192.0.2.1", "a")
+    assert host("a:2001:db8::1") == ("2001:db8::1", "a")
+    assert host("a=192.0.2.1") == ("192.0.2.1", "a")
+    for text in ("a", ":192.0.2.1", "a:b", "a:host-gateway"):
+        with pytest.raises(Refused, match="add-host"):
+            host(text)
+    assert mac("02-AA-bb-00-00-01") == "02:aa:bb:00:00:01"
+    with pytest.raises(Refused, match="not a valid mac address"):
+        mac("02:aa")
+    made = dns(["192.0.2.53"], ["."], ["ndots:2"])
+    assert made is not None
+    assert (made.servers, made.searches, made.options) == (["192.0.2.53"], [], ["ndots:2"])
+    assert dns([], [], []) is None
+
+
+def test_security_options() -> None:
+    context = cri.LinuxContainerSecurityContext()
+    security(["no-new-privileges", "seccomp=unconfined", "label=disable"], context)
+    assert context.no_new_privs is True
+    assert context.seccomp is not None
+    assert context.seccomp.profile_type is cri.SecurityProfileType.Unconfined
+    security(["no-new-privileges:false"], context)
+    assert context.no_new_privs is False
+    for text in ("nonsense", "apparmor=mine", "seccomp="):
+        with pytest.raises(Refused, match="security-opt"):
+            security([text], context)
+
+
+def test_env_files(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("# comment\n\nA=1\n  B=two words\n")
+    assert environment(["A=2"], [str(file)]) == ["A=1", "B=two words", "A=2"]
+    file.write_text("bad name=1\n")
+    with pytest.raises(Refused, match="contains whitespaces"):
+        environment([], [str(file)])
+
+
+def test_moments() -> None:
+    assert moment("--since", "2025-01-31T12:00:00Z") == 1738324800
+    assert moment("--since", "1738324800.5") == 1738324800.5
+    assert moment("--since", "") is None
+    ago = moment("--since", "1h30m")
+    assert ago is not None
+    assert abs(time.time() - 5400 - ago) < 60
