@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -445,6 +445,27 @@ def test_a_killed_client_leaves_a_container_that_is_known(hand: ByHand) -> None:
         assert "lonely" not in hand("ps", "-a")
 
     eventually(gone)
+
+
+def test_commands_may_be_killed_at_any_moment(hand: ByHand) -> None:
+    """What they have half made is swept by the next command, or is a container that `rm` removes."""
+
+    def killed_after(wait_s: float, *args: str) -> None:
+        devnull = subprocess.DEVNULL
+        with subprocess.Popen(hand.argv(*args), env=hand.env, stdout=devnull, stderr=devnull) as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=wait_s)
+            process.kill()
+
+    waits = [0.25 + 0.08 * n for n in range(8)]
+    for number, wait_s in enumerate(waits):
+        killed_after(wait_s, "run", "-d", "--name", f"made{number}", *FOREVER)
+    for number, wait_s in enumerate(waits):
+        hand.run("start", f"made{number}")
+        killed_after(wait_s, "rm", "-f", f"made{number}")
+    assert hand("run", "--rm", "busybox", "echo", "sweeps") == "sweeps"
+    if names := hand("ps", "-aq").split():
+        hand("rm", "-f", *names)
 
 
 def test_the_memory_limit_is_the_kernels(hand: ByHand) -> None:

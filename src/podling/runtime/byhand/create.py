@@ -11,6 +11,7 @@ import re
 import secrets
 import signal
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,12 +91,13 @@ async def create(hand: Hand, wanted: Wanted) -> Held:
     """Raises `HandError`, `ImageError` (no such image)."""
     image = hand.core.images.get(wanted.image) if wanted.image else None
     container_id = names.new_id()
-    for lock in (container_id, client_lock(container_id)):
-        hand.make_lock(lock)
-    async with hand.lock(container_id):
+    async with AsyncExitStack() as locks:
         try:
             async with hand.lock(NAMES):
                 await _remove_half_made(hand)
+                for lock in (container_id, client_lock(container_id)):
+                    hand.make_lock(lock)
+                await locks.enter_async_context(hand.lock(container_id))
                 container = _container(hand, container_id, image, wanted)
                 held = Held(container, _settings(hand, container_id, wanted))
                 hand.paths.layer(container_id).mkdir(mode=0o711)
@@ -110,9 +112,14 @@ async def create(hand: Hand, wanted: Wanted) -> Held:
 
 
 async def _remove_half_made(hand: Hand) -> None:
-    for record in list(hand.core.records.containers()):
-        if record.phase is ContainerPhase.CREATING and not hand.is_locked(record.id):
-            await in_thread(remove.remove_files, hand, record.id)
+    """What creations and removals that were killed have left. The caller holds NAMES, under which locks are
+    made: who is at work has his."""
+    phases = {record.id: record.phase for record in hand.core.records.containers()}
+    known = {path.name for path in hand.paths.containers.iterdir()} | hand.locks()
+    for container_id in known:
+        unfinished = phases.get(container_id, ContainerPhase.CREATING) is ContainerPhase.CREATING
+        if unfinished and not hand.is_locked(container_id):
+            await in_thread(remove.remove_files, hand, container_id)
 
 
 def _container(hand: Hand, container_id: str, image: ImageRecord | None, wanted: Wanted) -> Container:

@@ -129,6 +129,10 @@ class Hand:
             os.close(fd)
         return False
 
+    def locks(self) -> set[str]:
+        """IDs of the containers that have one."""
+        return {path.name.removesuffix(CLIENT) for path in self._locks.iterdir()} - {NAMES}
+
     def make_lock(self, name: str) -> None:
         (self._locks / name).touch(mode=0o600)
 
