@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from pathlib import Path
@@ -158,6 +159,18 @@ async def test_found_again_after_a_restart_and_removed(local: Local) -> None:
     assert (await local.exec(container_id, "id", "-u")).stdout == b"0\n"
     await local.remove_sandbox(sandbox_id)
     assert local.leftovers() == []
+
+
+async def test_cancelled_creation_leaves_nothing(local: Local) -> None:
+    """At any of its steps: before pause, before its network is pinned, while it is wired, at the end."""
+    for delay_s in (0.001, 0.005, 0.01, 0.02, 0.03, 0.04):
+        task = asyncio.create_task(local.sandbox(config(local)))
+        await asyncio.sleep(delay_s)
+        task.cancel()
+        done = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(done[0], str):
+            await local.remove_sandbox(done[0])
+        assert local.leftovers() == []
 
 
 @pytest.mark.parametrize(
