@@ -41,7 +41,7 @@ KEYS = {
     "tuning": "sysctl mac mtu promisc allmulti txQLen dataDir args runtimeConfig",
     "bandwidth": "ingressRate ingressBurst egressRate egressBurst shapedSubnets runtimeConfig",
     "firewall": "backend iptablesAdminChainName ingressPolicy firewalldZone",
-    "sbr": "table",
+    "sbr": "table gateways addSourceHints",
     "vrf": "vrfname table",
     "flannel": "subnetFile dataDir delegate ipam runtimeConfig",
     "sample": "anotherAwesomeArg myAwesomeFlag cniOutput",

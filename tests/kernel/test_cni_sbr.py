@@ -104,15 +104,39 @@ def test_answers_leave_by_the_interface_that_was_asked(node: Node, second: dict[
     assert routes(pod, 100) == routes(pod, 101) == set()
 
 
-def test_a_table_of_ones_choice_and_a_next_free_one(node: Node, second: dict[str, Any]):
+def test_a_table_of_ones_choice_is_filled_by_others(node: Node, second: dict[str, Any]):
+    """As the reference's documentation has it: rules only. IPAM has put routes there."""
     pod = node.pod("pod")
-    add_both(node, pod, second, table=200)
+    second["cniVersion"] = "1.1.0"
+    second["ipam"]["routes"] = [{"dst": "0.0.0.0/0", "gw": "10.9.0.1", "table": 200}]
+    result = add_both(node, pod, second, table=200)
     assert set(rules(pod).values()) == {200}
+    assert routes(pod, 200) == {"0.0.0.0/0 via 10.9.0.1"}
+    assert routes(pod, 254) >= {"10.9.0.0/24", "fd00:9::/64"}  # nothing was moved
+    call(node, "CHECK", pod, {"type": "sbr", "prevResult": result, "table": 200}, "net1")
     third = node.bridge(bridge="cni3", name="third", ipam=node.ipam("10.8.0.0/24"))
-    result = call(node, "ADD", pod, third, "net2")
-    assert result is not None
-    call(node, "ADD", pod, {"type": "sbr", "prevResult": result.to_json("1.0.0")}, "net2")
+    other = call(node, "ADD", pod, third, "net2")
+    assert other is not None
+    call(node, "ADD", pod, {"type": "sbr", "prevResult": other.to_json("1.0.0")}, "net2")
     assert rules(pod)["10.8.0.2"] == 100
+    call(node, "DEL", pod, {"type": "sbr", "prevResult": result, "table": 200}, "net1")
+    assert set(rules(pod)) == {"10.8.0.2"}
+
+
+def test_gateways_of_ones_choice_and_hints_in_the_main_table(node: Node, second: dict[str, Any]):
+    pod, neighbour = node.pod("pod"), node.pod("neighbour")
+    options = {"gateways": ["10.9.0.77", "fd00:9::77"], "addSourceHints": True}
+    result = add_both(node, pod, second, **options)
+    assert routes(pod, 100) >= {"0.0.0.0/0 via 10.9.0.77", "10.9.0.0/24"}
+    assert routes(pod, 101) >= {"::/0 via fd00:9::77", "fd00:9::/64"}
+    with Netlink(pod) as nl:
+        hints = {str(r.dst): str(r.prefsrc) for r in nl.route_list() if r.prefsrc}
+    assert hints.items() >= {"10.9.0.0/24": "10.9.0.2", "fd00:9::/64": "fd00:9::2"}.items()
+    # Without a source the subnet is reached by its interface, not by the default route.
+    call(node, "ADD", neighbour, second, "eth0")
+    with echo_server(neighbour, "10.9.0.3"):
+        assert ask(pod, "10.9.0.3") == "10.9.0.2"
+    call(node, "CHECK", pod, {"type": "sbr", "prevResult": result} | options, "net1")
 
 
 def test_check_sees_a_missing_rule_and_route(node: Node, second: dict[str, Any]):
@@ -152,3 +176,9 @@ def test_mistakes_are_refused(node: Node):
     with pytest.raises(ConfigError, match="table: 254 is no table of one's own") as caught:
         call(node, "ADD", pod, {"type": "sbr", "prevResult": previous, "table": 254}, "net1")
     assert caught.value.code == INVALID_CONFIG
+    for gateways, words in (
+        (["x"], "invalid IP address 'x'"),
+        (["10.0.0.1", "10.0.0.2"], "only one of each"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            call(node, "ADD", pod, {"type": "sbr", "prevResult": previous, "gateways": gateways}, "net1")
