@@ -56,6 +56,11 @@ def fetch(cluster: PodlingCluster, node: str, url: str) -> str:
     return cluster.node(node, sys.executable, "-c", FETCH, url)
 
 
+def rules(cluster: PodlingCluster) -> str:
+    """Of either kind, wherever the machine's iptables keeps its own."""
+    return cluster.node(NODE, "sh", "-c", "nft list ruleset; iptables-save 2>/dev/null || true")
+
+
 def test_mapped_ports_and_limits_work_and_leave_nothing(
     cluster: PodlingCluster, namespace: str, chained: None
 ) -> None:
@@ -83,14 +88,39 @@ def test_mapped_ports_and_limits_work_and_leave_nothing(
     fetch(cluster, "kube-master", f"http://{host}:8088/blob")
     assert 0.9 < time.monotonic() - started < 4  # 12 Mbit at 8 Mbit a second, the first 0.8 at once
 
-    assert "dport 8088" in cluster.node(NODE, "nft", "list", "ruleset")
+    assert "dport 8088" in rules(cluster)
     cluster.kubectl("delete", "pod", "-n", namespace, "server", "--grace-period=1")
 
     def nothing_is_left() -> None:
-        assert "dport 8088" not in cluster.node(NODE, "nft", "list", "ruleset")
+        assert "dport 8088" not in rules(cluster)
         assert "bwp" not in cluster.node(NODE, "ip", "link")
 
     eventually(nothing_is_left)
+
+
+def test_without_a_network_the_node_says_so_until_it_has_one(cluster: PodlingCluster) -> None:
+    kept = cluster.node(NODE, "cat", OURS)
+
+    def condition() -> dict[str, str]:
+        found = cluster.get("node", NODE)["status"]["conditions"]
+        return {one["type"]: one for one in found}["Ready"]
+
+    def says_so() -> None:
+        assert condition()["status"] == "False"
+        message = condition()["message"]
+        assert "container runtime network not ready: NetworkReady=false" in message
+        assert "reason:NetworkPluginNotReady" in message
+        assert "cni plugin not initialized: no valid network configuration in /etc/cni/net.d" in message
+
+    def is_ready() -> None:
+        assert condition()["status"] == "True"
+
+    cluster.node(NODE, "rm", OURS)
+    try:
+        eventually(says_so, timeout_s=60)
+    finally:
+        cluster.node(NODE, "sh", "-c", f"printf '%s' '{kept}' > {OURS}")
+    eventually(is_ready, timeout_s=60)
 
 
 def test_every_plugin_of_the_text_is_on_every_node(cluster: PodlingCluster) -> None:

@@ -84,6 +84,24 @@ def test_two_pods_and_the_node_reach_each_other_with_the_first_packet(node: Node
         assert learned == {first.link_get("eth0").mac, second.link_get("eth0").mac}
 
 
+def test_an_address_with_a_new_owner_is_reached_at_once(node: Node):
+    """By the node and by a neighbour, who have the former owner's MAC address in their tables."""
+    neighbour, one, two = node.pod("neighbour"), node.pod("one"), node.pod("two")
+    subnets = node.ipam("10.244.1.0/24", "fd00:10:244:1::/64")
+    conf = node.bridge(isDefaultGateway=True, ipam=subnets)
+    node.add("c0", neighbour, conf)
+    addresses = ["10.244.1.9", "fd00:10:244:1::9"]
+    wanted = conf | {"args": {"cni": {"ips": addresses}}}
+    for container, pod in (("c1", one), ("c2", two)):
+        node.add(container, pod, wanted)
+        for address in addresses:
+            with echo_server(pod, address):
+                if address == "10.244.1.9":  # first: the container asks for nobody before it answers
+                    assert ask(neighbour, address) == "10.244.1.2"
+                assert ask(node.netns, address).endswith("1")
+        node.call("DEL", container, pod, wanted)
+
+
 def bridges_call_netfilter(node: Node) -> bool:
     try:
         return run_in_netns(node.netns, read_sysctl, "net.bridge.bridge-nf-call-iptables") == "1"

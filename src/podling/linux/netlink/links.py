@@ -25,7 +25,7 @@ from podling.linux.record import record
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 
-AF_UNSPEC, AF_BRIDGE, AF_INET6 = 0, 7, 10
+AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING, IFF_PROMISC = 0x1, 0x8, 0x40, 0x100
 IFF_LOWER_UP = 0x10000
@@ -42,6 +42,7 @@ IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
 BRIDGE_FLAGS_SELF = 2
 BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 4
 VETH_INFO_PEER = 1
+IFLA_INET_CONF, IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # <linux/if_link.h>, <linux/ip.h>
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
 RTEXT_FILTER_BRVLAN, RTEXT_FILTER_SKIP_STATS = 2, 8
@@ -209,6 +210,17 @@ def without_ipv6_link_local(link: str | int) -> Request:
     mode = nested(AF_INET6, attr_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE))
     body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + key + nested(IFLA_AF_SPEC, mode)
     return Request(kind=RTM_NEWLINK, flags=0, body=body, what=f"set link {link}")
+
+
+def set_arp_notify(index: int) -> Request:
+    """Have the kernel announce the link's IPv4 addresses when it comes up or gets a MAC address.
+
+    As the parameter net.ipv4.conf.LINK.arp_notify, without entering the namespace.
+    """
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0)
+    conf = nested(IFLA_INET_CONF, attr_u32(IPV4_DEVCONF_ARP_NOTIFY, 1))
+    body += nested(IFLA_AF_SPEC, nested(AF_INET, conf))
+    return Request(kind=RTM_NEWLINK, flags=0, body=body, what=f"set link {index}")
 
 
 def set_bridge(

@@ -17,7 +17,7 @@ import os
 
 from podling.cni.plugins import container, skel, veth
 from podling.cni.plugins.execute import delegate, delegate_add
-from podling.cni.plugins.main import bridge_check, bridge_conf, ip_masq
+from podling.cni.plugins.main import bridge_check, bridge_conf, introduce, ip_masq
 from podling.cni.types import (
     KERNEL_REFUSED,
     Args,
@@ -104,6 +104,9 @@ def _wire(
         ip_masq.add(args, [ip.address for ip in ipam.ips])
     veth.settle(pair, inside)
     host_end = host.link_get(pair.host)
+    if not conf.vlan:  # whose neighbours are not the bridge's
+        addresses = [ip.address.ip for ip in ipam.ips]
+        introduce.introduce(pair.container, addresses, inside=inside, host=host, bridge=bridge)
     return Result(
         interfaces=(
             Interface(name=bridge.name, mac=bridge.mac, mtu=bridge.mtu),
