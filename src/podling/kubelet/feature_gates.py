@@ -12,23 +12,27 @@ from collections.abc import Mapping
 
 ON = frozenset(
     {
+        "ContainerStopSignals",
         "EventedPLEG",
+        "ImageVolume",
+        "PodLevelResources",
         "PodLifecycleSleepAction",
+        "ProcMountType",
+        "RecursiveReadOnlyMounts",
+        "RotateKubeletServerCertificate",
         "SeccompDefault",
         "SidecarContainers",
+        "UserNamespacesSupport",
     }
 )
 OFF = frozenset(
     {
         "ContainerCheckpoint",
         "GracefulNodeShutdown",
-        "ImageVolume",
         "InPlacePodVerticalScaling",
         "KubeletTracing",
         "MemoryQoS",
         "NodeSwap",
-        "PodLevelResources",
-        "UserNamespacesSupport",
     }
 )
 REMOVED = frozenset(
