@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,10 @@ def test_what_is_gone_reads_as_nothing(cgroups: Cgroups) -> None:
     assert cgroups.stats(POD).memory_usage_bytes is None
     assert cgroups.oom_kills(POD) == 0
     assert cgroups.children(POD) == set()
+
+
+def test_expecting_moves_changes_nothing() -> None:
+    before = Path("/proc/self/cgroup").read_text()
+    for _ in range(3):
+        Cgroups().expect_moves()
+    assert Path("/proc/self/cgroup").read_text() == before

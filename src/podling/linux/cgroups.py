@@ -172,6 +172,24 @@ class Cgroups:
         for file in self.leaf_files(cgroup):
             file.parent.mkdir(parents=True, exist_ok=True)
 
+    def expect_moves(self) -> None:
+        """Spare whoever moves a process between cgroups within the next 10 ms or so the wait for it.
+
+        The first write to a `cgroup.procs` waits for an RCU grace period, 2 to 15 ms, before it holds
+        `cgroup_threadgroup_rwsem`; those that follow soon after find it open. So we make the first: it moves
+        this process to where it is. Blocks for that time; without effect where it cannot be.
+        """
+        root, controller = self.unified, ""
+        if self.controllers:
+            controller, root = next(iter(self.controllers.items()))
+        assert root is not None
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            if controller in names.split(","):
+                with suppress(OSError):
+                    _write(root / path.lstrip("/") / "cgroup.procs", "0")
+                return
+
     def set_limits(self, cgroup: str, limits: Limits) -> None:
         """Raises OSError from the kernel, with the file's name, when a value is refused."""
         files = _v1_files(limits) if self.controllers else _v2_files(limits)

@@ -60,6 +60,7 @@ async def create_container(core: Core, request: cri.CreateContainerRequest) -> c
             created_at=time.time_ns(),
         )
     )
+    core.expect_start()
     with core.timings.phase("container: create", container_id):
         core.containers[container_id] = container
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,6 +149,7 @@ class Core:
         self.images = ImageStore(config.image_dir)
         self.cni = CNI(config.cni_conf_dir, config.cni_bin_dirs, config.cni_cache_dir)
         self.events = Events()
+        self._expecting = threading.Lock()
         self.sandboxes: dict[str, Sandbox] = {}
         self.containers: dict[str, Container] = {}
 
@@ -164,6 +166,17 @@ class Core:
 
     def containers_of(self, sandbox_id: str) -> list[Container]:
         return [c for c in self.containers.values() if c.record.sandbox_id == sandbox_id]
+
+    def expect_start(self) -> None:
+        """A container will be started soon: let crun find its way into a cgroup free. Returns at once."""
+        if self._expecting.acquire(blocking=False):
+            threading.Thread(target=self._expect, name="cgroups", daemon=True).start()
+
+    def _expect(self) -> None:
+        try:
+            self.cgroups.expect_moves()
+        finally:
+            self._expecting.release()
 
     async def forget(self, object_id: str, cgroup: str, *, ended: bool = False) -> None:
         """Kill what is left of a container or pause, and remove its OCI state and cgroup. Twice is fine.
