@@ -321,7 +321,7 @@ class KubeletConfig:
         flag="eviction-hard",
         file="evictionHard",
         help="Thresholds below which pods are evicted at once, as memory.available<100Mi,pid.available<10%. "
-        "Memory's is taken off what pods can have.",
+        "Those of memory and nodefs are taken off what pods can have.",
     )
     eviction_soft: tuple[Threshold, ...] = setting(
         (),

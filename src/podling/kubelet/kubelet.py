@@ -28,6 +28,7 @@ from podling.kubelet.backoff import Backoff
 from podling.kubelet.cgroups import PodCgroups
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.events import WARNING, PodEvents
+from podling.kubelet.eviction.manager import EvictionManager
 from podling.kubelet.image_gc import ImageGarbageCollector, ImageGCPolicy
 from podling.kubelet.images import ImageManager
 from podling.kubelet.lease import NodeLease
@@ -113,6 +114,9 @@ class Kubelet:
             wall_clock=time.time,
         )
         manager = PodManager(services, tasks)
+        collector = self._image_collector(events)
+        eviction = EvictionManager(config, self._runtime, self._images, manager, collector, events)
+        manager.admit_under_pressure = eviction.admit
         pleg = PLEG(self._runtime, manager.on_runtime_change, manager.on_runtime_listed)
         server = KubeletServer(
             config,
@@ -134,14 +138,15 @@ class Kubelet:
             tasks.create_task(LogRotation(config, self._runtime).run(), name="log rotation")
             tasks.create_task(self._look_again(manager), name="sync")
             if config.image_gc_high_threshold_percent < 100 or config.image_maximum_gc_age_s:
-                tasks.create_task(self._image_collector(events).run(), name="image garbage collection")
+                tasks.create_task(collector.run(), name="image garbage collection")
+            tasks.create_task(eviction.run(), name="eviction")
             # Before anything is asked of the API server: it may itself be one of them.
             static.start(tasks)
             if self._standalone:
                 await static.wait_ready()
             else:
                 tasks.create_task(recorder.run(), name="events")
-                await self._follow_api(tasks, manager, static, cluster_services, events, machine)
+                await self._follow_api(tasks, manager, static, cluster_services, events, machine, eviction)
             await pleg.wait_listed()
             await manager.end_orphans()
             await asyncio.Event().wait()
@@ -174,6 +179,7 @@ class Kubelet:
         cluster_services: Informer[core_v1.Service],
         events: PodEvents,
         machine: MachineInfo,
+        eviction: EvictionManager,
     ) -> None:
         """Return when the pods of this node are known, from the API and from manifests."""
         config = self._config
@@ -192,7 +198,16 @@ class Kubelet:
 
         pods = Informer(self._client, core_v1.Pod, field_selector=f"spec.nodeName={config.node_name}")
         pods.add_handler(on_pod)
-        node = NodeReporter(config, self._client, self._runtime, self._images, events, machine)
+        node = NodeReporter(
+            config,
+            self._client,
+            self._runtime,
+            self._images,
+            events,
+            machine,
+            pressure=lambda: eviction.conditions,
+        )
+        eviction.on_changed = node.report_soon
         tasks.create_task(node.run(), name="node status")
         tasks.create_task(cluster_services.run(), name="service informer")
         # First: a container is told of the services there are when it is made.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -54,6 +56,7 @@ class NodeReporter:
         images: ImageService,
         events: PodEvents,
         machine: MachineInfo,
+        pressure: Callable[[], frozenset[str]],
     ) -> None:
         self._config = config
         self._client = client
@@ -61,6 +64,8 @@ class NodeReporter:
         self._images = images
         self._events = events
         self._machine = machine
+        self._pressure = pressure
+        self._soon = asyncio.Event()
         self._known = core_v1.NodeStatus()
         self._sent_at = 0.0
         self._registered = asyncio.Event()
@@ -68,6 +73,10 @@ class NodeReporter:
     async def wait_registered(self) -> None:
         """Until the API has this node."""
         await self._registered.wait()
+
+    def report_soon(self) -> None:
+        """Something of the status changed that cannot wait for the next round."""
+        self._soon.set()
 
     async def run(self) -> None:
         if self._config.register_node:
@@ -77,7 +86,11 @@ class NodeReporter:
         self._events.node(self._config.node_name, NORMAL, "Starting", "Starting kubelet.")
         while True:
             ready = any(c.type == "Ready" and c.status == "True" for c in self._known.conditions)
-            await asyncio.sleep(self._config.node_status_update_frequency_s if ready else NOT_READY_CHECK_S)
+            wait_s = self._config.node_status_update_frequency_s if ready else NOT_READY_CHECK_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._soon.wait()
+            self._soon.clear()
             try:
                 await self._report()
             except ClientError as err:
@@ -175,6 +188,7 @@ class NodeReporter:
             runtime_version=version,
             runtime_errors=runtime_errors(response, error),
             images=images,
+            pressure=self._pressure(),
             now=now_rfc3339(),
             handlers=handlers_of(response),
             features=features_of(response),

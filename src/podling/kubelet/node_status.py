@@ -14,6 +14,22 @@ from podling.kubelet.config import KubeletConfig
 from podling.kubelet.machine_info import MachineInfo, system_info
 from podling.runtime.cri import messages as cri
 
+PRESSURE = {
+    "MemoryPressure": (
+        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ),
+    "DiskPressure": (
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ),
+    "PIDPressure": (
+        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ),
+}
+"""Reason and message of a condition when it is there and when it is not."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
@@ -27,6 +43,8 @@ class NodeFacts:
     """Why the runtime cannot run pods; empty when it can."""
     images: Sequence[core_v1.ContainerImage]
     now: str
+    pressure: frozenset[str] = frozenset()
+    """Conditions of the node that eviction says are there, as MemoryPressure."""
     handlers: Sequence[core_v1.NodeRuntimeHandler] = ()
     features: core_v1.NodeFeatures | None = None
 
@@ -75,18 +93,14 @@ def compute_node_status(facts: NodeFacts, previous: Sequence[core_v1.NodeConditi
 def _conditions(facts: NodeFacts, previous: Sequence[core_v1.NodeCondition]) -> list[core_v1.NodeCondition]:
     ready = not facts.runtime_errors
     rows = [
-        (
-            "MemoryPressure",
-            False,
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available",
-        ),
-        ("DiskPressure", False, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", False, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        (type_, True, *there) if type_ in facts.pressure else (type_, False, *absent)
+        for type_, (there, absent) in PRESSURE.items()
+    ]
+    rows.append(
         ("Ready", True, "KubeletReady", "kubelet is posting ready status")
         if ready
-        else ("Ready", False, "KubeletNotReady", _joined(facts.runtime_errors)),
-    ]
+        else ("Ready", False, "KubeletNotReady", _joined(facts.runtime_errors))
+    )
     old = {condition.type: condition for condition in previous}
     result = []
     for type_, true, reason, message in rows:

@@ -45,6 +45,8 @@ class PodManager:
         self._synced = False
         self.on_static_changed: Callable[[names.FullName], None] = lambda key: None
         """Told of the name of a static pod that came, changed or went."""
+        self.admit_under_pressure: Callable[[core_v1.Pod], Failure | None] = lambda pod: None
+        """Asked whether the node, short of something, takes a pod."""
 
     # From the API
 
@@ -66,6 +68,31 @@ class PodManager:
     def known(self) -> list[core_v1.Pod]:
         """Every pod with its newest status, whether or not the API has it already."""
         return [structs.replace(w.pod, status=w.status) for w in self._workers.values()]
+
+    # From eviction
+
+    def evictable(self) -> list[core_v1.Pod]:
+        """The pods that run, or are about to."""
+        return [
+            worker.pod
+            for worker in self._workers.values()
+            if worker.state is WorkerState.RUNNING
+            and not (worker.is_removed or is_deleting(worker.pod) or is_terminal(worker.pod))
+        ]
+
+    def evict(self, pod: core_v1.Pod, failure: Failure, *, grace_s: int) -> None:
+        self._services.events.pod(pod, "Warning", failure.reason, failure.message)
+        self._workers[names.pod_uid(pod)].evict(failure, grace_s=grace_s)
+
+    def is_ending(self, uid: names.PodUID) -> bool:
+        """Whether something of a pod that was evicted may still run."""
+        worker = self._workers.get(uid)
+        return worker is not None and worker.state in (WorkerState.RUNNING, WorkerState.TERMINATING)
+
+    def has_ended(self, uid: names.PodUID) -> bool:
+        """Whether the pod is known and has ended for good."""
+        worker = self._workers.get(uid)
+        return worker is not None and worker.state is WorkerState.TERMINATED
 
     # From manifests
 
@@ -184,7 +211,7 @@ class PodManager:
                 allow_privileged=self._services.config.allow_privileged,
                 allowed_unsafe_sysctls=self._services.config.allowed_unsafe_sysctls,
                 taken_ports=(port for other in living.values() for port in host_ports(other)),
-            )
+            ) or self.admit_under_pressure(pod)
         if rejected is not None:
             self._tell_rejected(pod, rejected)
         self._run(PodWorker(self._services, pod, rejected=rejected))

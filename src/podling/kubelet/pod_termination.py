@@ -31,6 +31,7 @@ class PodTermination:
         self._services = services
         self._pod = pod
         self._forced = False
+        self._limit_s: int | None = None
         self._shortened = asyncio.Event()
         self._promised_s: int | None = None
         self._runtime = PodRuntime()
@@ -44,7 +45,8 @@ class PodTermination:
         wanted = self._pod.metadata.deletion_grace_period_seconds
         if wanted is None or self._pod.metadata.deletion_timestamp is None:
             wanted = names.pod_spec(self._pod).termination_grace_period_seconds
-        return max(FORCED_GRACE_S, DEFAULT_GRACE_S if wanted is None else wanted)
+        wanted = DEFAULT_GRACE_S if wanted is None else wanted
+        return max(FORCED_GRACE_S, wanted if self._limit_s is None else min(wanted, self._limit_s))
 
     def update(self, pod: core_v1.Pod) -> None:
         self._pod = pod
@@ -52,6 +54,11 @@ class PodTermination:
 
     def hurry(self) -> None:
         self._forced = True
+        self._check_shortened()
+
+    def limit(self, grace_s: int) -> None:
+        """At most this long, whatever the pod asked for."""
+        self._limit_s = grace_s
         self._check_shortened()
 
     def _check_shortened(self) -> None:

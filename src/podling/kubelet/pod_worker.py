@@ -130,6 +130,13 @@ class PodWorker:
             self._termination.hurry()
         self.wake()
 
+    def evict(self, failure: Failure, *, grace_s: int) -> None:
+        """The node cannot keep this pod: it fails, and has at most `grace_s` to end."""
+        if self._state is WorkerState.RUNNING and self._failure is None:
+            self._failure = failure
+            self._termination.limit(grace_s)
+            self.wake()
+
     def remember(self, status: core_v1.PodStatus) -> bool:
         """Of a static pod: what its mirror says of the time before this kubelet. True when that was news:
         then what was reported so far is wrong, and a better report follows."""

@@ -31,6 +31,8 @@ class Failure:
 
     reason: str
     message: str
+    disruption: bool = False
+    """The kubelet ends a pod that did nothing wrong by itself: told by the condition DisruptionTarget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +353,9 @@ def _conditions(inputs: StatusInputs, status: core_v1.PodStatus) -> list[core_v1
         containers_ready,
         _condition("PodScheduled", True),
     ]
+    if inputs.failure is not None and inputs.failure.disruption:
+        why = inputs.failure.message
+        ours.append(_condition("DisruptionTarget", True, "TerminationByKubelet", why))
     for condition in ours:
         old = get_condition(inputs.previous, condition.type)
         same = old is not None and old.status == condition.status

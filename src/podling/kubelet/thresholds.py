@@ -1,4 +1,4 @@
-"""Eviction thresholds: `memory.available<100Mi`, `nodefs.available<10%`. Parsed here, acted on by eviction.
+"""Eviction thresholds: `memory.available<100Mi`, `nodefs.available<10%`. Acted on by `eviction/`.
 
 Kubernetes documentation, "Node-pressure Eviction", "Eviction signals and thresholds".
 """

@@ -21,7 +21,6 @@ from podling.client.http import HttpTransport
 from podling.client.kubeconfig import client_config
 from podling.kubelet.kubelet import Kubelet
 from podling.kubelet.services import open_gate
-from podling.kubelet.thresholds import DEFAULT_HARD
 from podling.machine import pki
 from podling.machine.agent_config import AgentConfig
 from podling.machine.node_certificates import (
@@ -90,11 +89,8 @@ async def run_agent(config: AgentConfig) -> None:
 
 def _tell_what_is_not(config: AgentConfig) -> None:
     """Settings that are taken and not, or not fully, acted on."""
-    kubelet = config.kubelet
     if config.pod_infra_container_image:
         log.info("pause containers are our own, in place of %s", config.pod_infra_container_image)
-    if kubelet.eviction_hard != DEFAULT_HARD or kubelet.eviction_soft:
-        log.warning("eviction is not there yet: of its thresholds only memory's counts, for the allocatable")
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from podling.api import core_v1
 from podling.cni.install import install
 from podling.kubelet.config import KubeletConfig
+from podling.kubelet.thresholds import thresholds
 from podling.machine.agent_config import AgentConfig
 from podling.machine.config import ClusterConfig, NodeConfig
 from podling.machine.paths import NodePaths
@@ -50,6 +51,8 @@ def agent_config(config: ClusterConfig, node: NodeConfig) -> AgentConfig:
             else (),
             # The swap of a laptop is its owner's business.
             fail_swap_on=False,
+            # Nor is how full its disk is, which all nodes share: each would evict its pods for the others.
+            eviction_hard=thresholds({"memory.available": "100Mi"}),
             tls_cert=KUBELET_PKI / "kubelet.crt",
             tls_key=KUBELET_PKI / "kubelet.key",
             client_ca=Path("/etc/kubernetes/pki/ca.crt"),

@@ -6,18 +6,15 @@ Sizes of writable layers are walked in a thread; everything else is a few small 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
 from podling.linux.cgroup_usage import Usage, read_usage
 from podling.linux.cgroups import Stats
+from podling.linux.disk_usage import disk_usage
 from podling.runtime.core import Container, Core, CpuMeter, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.sandbox_list import has_labels
-
-BLOCK_BYTES = 512
-"""Unit of st_blocks (`man 2 stat`)."""
 
 
 async def container_stats(core: Core, request: cri.ContainerStatsRequest) -> cri.ContainerStatsResponse:
@@ -216,17 +213,3 @@ def parse_net_dev(text: str) -> dict[str, dict[str, int]]:
         if name.strip() != "lo":
             found[name.strip()] = received | sent
     return found
-
-
-def disk_usage(folder: Path) -> tuple[int, int]:
-    """(bytes on disk, inodes) of a tree; what disappears meanwhile does not count."""
-    used = inodes = 0
-    for base, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            try:
-                status = os.lstat(os.path.join(base, name))
-            except FileNotFoundError:
-                continue
-            used += status.st_blocks * BLOCK_BYTES
-            inodes += 1
-    return used, inodes

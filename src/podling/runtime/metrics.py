@@ -17,7 +17,8 @@ from pathlib import Path
 
 from podling.linux.cgroup_usage import Usage, read_usage
 from podling.linux.cgroups import Stats
-from podling.runtime.container_stats import disk_usage, read_interfaces
+from podling.linux.disk_usage import disk_usage
+from podling.runtime.container_stats import read_interfaces
 from podling.runtime.core import Container, Core, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.messages import MetricType
