@@ -63,6 +63,12 @@ def test_a_second_up_of_the_same_name_is_refused_and_harms_nothing(cluster: Podl
         (("--workers", "-1"), 1, "--workers -1: must be between 0 and"),
         (("--workers", "many"), 2, "'many' is not a valid integer"),
         (("--wrokers", "1"), 2, "No such option"),
+        (
+            ("--network", "flannel:wireguard"),
+            1,
+            '--network flannel:wireguard: flannel has no backend "wireguard"',
+        ),
+        (("--network", "nosuch.conf"), 1, "--network nosuch.conf: neither flannel:vxlan"),
     ],
 )
 def test_a_mistake_on_the_command_line_makes_nothing(args: tuple[str, ...], code: int, words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +134,23 @@ def test_the_cni_conf_of_the_text_wires_the_next_pod(
     assert "master dind0" in cluster.node(node, "ip", "link", "show", veth)
     assert "0% packet loss" in cluster.node(node, "ping", "-c", "1", address(cluster, namespace, "wired"))
     cluster.kubectl("delete", "pod", "-n", namespace, "wired", "--grace-period=1")
+
+
+def test_a_configuration_of_ones_own_is_the_network_of_every_node(images: None, tmp_path: Path) -> None:
+    conf = {**DIND_CONF, "name": "mine", "ipMasq": False}
+    conf["ipam"] = {"type": "host-local", "subnet": "usePodCidr", "routes": [{"dst": "0.0.0.0/0"}]}
+    path = tmp_path / "20-mine.conf"
+    path.write_text(json.dumps(conf))
+    options = ("--no-egress", "--network", str(path))
+    with PodlingCluster("ownconf", workers=1, options=options) as cluster:
+        cluster.apply([on_node("one", "kube-master", "default"), on_node("two", "kube-node-1", "default")])
+        ready(cluster, "default", "one", "two")
+        for node in ("kube-master", "kube-node-1"):
+            assert cluster.node(node, "ls", "/etc/cni/net.d").split() == ["20-mine.conf"]
+            subnet = cluster.get("node", node)["spec"]["podCIDR"]
+            assert subnet.removesuffix("0/24") in cluster.node(node, "ip", "addr", "show", "dind0")
+
+        def reached() -> None:
+            assert " 0% packet loss" in ping(cluster, "default", "one", address(cluster, "default", "two"))
+
+        eventually(reached)
