@@ -1,9 +1,9 @@
 """Writing our plugins as executables under their standard names, for any CNI runtime to call.
 
 Each is a script of a few lines that starts the interpreter isolated and without `site` (a third of its
-start time, and no user's `PYTHONPATH` has a say), finds this package by its absolute path and runs the
-plugin, out of the bundle if there is one. The marker line tells our own library that it may call the module
-in process instead.
+start time, and no user's `PYTHONPATH` has a say), only by half if that is possible (`podling.cni.launcher`),
+finds this package by its absolute path and runs the plugin, out of the bundle if there is one. The marker
+line tells our own library that it may call the module in process instead.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from podling.cni.bundle import HEAD_BYTES, PACKAGE_DIR, START, ensure_bundle
+from podling.cni.launcher import ensure_launcher
 from podling.cni.plugins.find import MARKER, MODULES
 
 SHEBANG_MAX = 127  # bytes a kernel before 5.1 looks at
@@ -24,7 +25,9 @@ def install(directory: Path | str) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     python = interpreter()
     bundle = ensure_bundle(python)
-    return [_write(target / name, script(name, python, PACKAGE_DIR, bundle)) for name in MODULES]
+    # Without a bundle a plugin imports, and needs all of Python.
+    program = str((bundle and ensure_launcher(python)) or python)
+    return [_write(target / name, script(name, program, PACKAGE_DIR, bundle)) for name in MODULES]
 
 
 def interpreter() -> str:

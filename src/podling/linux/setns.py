@@ -1,13 +1,15 @@
 """`setns`, for programs that live ten milliseconds (`man 2 setns`).
 
-Python offers it from 3.12 on. Before that it takes `ctypes`, whose import costs a CNI plugin 2 ms; but what
-is written in C below that, `_ctypes`, can call a function too. It does not say why the call was refused: then
-the call is repeated by `podling.linux.syscalls`, which does.
+Python offers it from 3.12 on, and so does what CNI plugins are executed by (`cni/plugin_python.c`). Before
+that it takes `ctypes`, whose import costs a CNI plugin 2 ms; but what is written in C below that, `_ctypes`,
+can call a function too. It does not say why the call was refused: then the call is repeated by
+`podling.linux.syscalls`, which does.
 """
 
 from __future__ import annotations
 
 import posix
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ def setns(fd: int, nstype: int) -> None:
 
 def _find() -> Callable[[int, int], int]:
     """A way to call it that answers something else than 0 when it did not work."""
-    offered: Callable[[int, int], None] | None = getattr(posix, "setns", None)
+    ours = sys.modules.get("_plugin_python", posix)
+    offered: Callable[[int, int], None] | None = getattr(ours, "setns", None)
     if offered is not None:
         return lambda fd, nstype: offered(fd, nstype) or 0
     try:

@@ -5,8 +5,6 @@ What IPAM answers becomes addresses and routes of the link. Shared by all plugin
 
 from __future__ import annotations
 
-import time
-
 from podling.cni.plugins.execute import delegate
 from podling.cni.types import (
     CHECK_FAILED,
@@ -96,6 +94,8 @@ def _allow_ipv6_with_dad(name: str) -> None:
 
 def _wait_dad(link: Link, inside: Netlink) -> None:
     """`CNIError` when somebody else answers for one of the addresses, or it cannot be found out."""
+    import time  # reads the time zone when first imported
+
     deadline = time.monotonic() + DAD_TIMEOUT_S
     while True:
         present = inside.addr_list(link.index, family=addresses.AF_INET6)

@@ -62,8 +62,11 @@ def own_plugin(executable: str) -> Plugin | None:
     info = os.stat(executable)
     key = (executable, info.st_ino, info.st_mtime_ns, info.st_size)
     if key not in _seen:
-        with open(executable, "rb") as file:
-            head = file.read(1024)
+        fd = os.open(executable, os.O_RDONLY | os.O_CLOEXEC)  # `open` would begin all of Python
+        try:
+            head = os.read(fd, 1024)
+        finally:
+            os.close(fd)
         _, found, rest = head.partition(b"\n" + MARKER.encode())
         _seen[key] = MODULES.get(rest.split(b"\n", 1)[0].decode(errors="replace").strip()) if found else None
     module = _seen[key]

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}  # the version of the spec that brought it
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 IFNAME_MAX = 15  # bytes: IFNAMSIZ less the NUL
+STDIN_BYTES = 1 << 16  # read at a time
 
 
 def _nothing(args: Args) -> None:
@@ -217,7 +218,7 @@ def args_from_environment(command: str, conf: dict[str, Any], environ: Mapping[s
 
 
 def _read_conf(command: str) -> dict[str, Any]:
-    text = sys.stdin.buffer.read()
+    text = b"".join(iter(lambda: os.read(0, STDIN_BYTES), b""))  # Python has no sys.stdin yet
     if command == "VERSION" and not text.strip():
         return {}
     try:
@@ -256,19 +257,21 @@ def _as_documented(value: Any) -> Any:
 
 
 def _explain_to_a_person(plugin: Plugin) -> None:
-    print(
-        f"CNI {plugin.name} plugin of podling\nCNI protocol versions supported: {', '.join(VERSIONS)}",
-        file=sys.stderr,
-    )
+    versions = ", ".join(VERSIONS)
+    _write(2, f"CNI {plugin.name} plugin of podling\nCNI protocol versions supported: {versions}\n")
 
 
 def _answer(reply: dict[str, Any] | None, status: int = 0) -> None:
     """Print and leave at once: the interpreter's own farewell takes 3 ms and has nothing to clean up."""
     if reply is not None:
-        sys.stdout.write(jsontext.dumps(reply) + "\n")
-    sys.stdout.flush()
-    sys.stderr.flush()
+        _write(1, jsontext.dumps(reply) + "\n")
     os._exit(status)
+
+
+def _write(fd: int, text: str) -> None:
+    rest = text.encode()
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 __all__ = ["Plugin", "args_from_environment", "check_args", "guard", "main", "open_sandbox", "run"]

@@ -130,6 +130,8 @@ class Lean(ModuleType):
 
 
 def _real(name: str) -> ModuleType:
+    if half_begun := sys.modules.get("_plugin_python"):
+        half_begun.finish()  # some of it may be compiled in, and takes a whole interpreter for granted
     if type(sys.modules.get(name)) is Lean:
         del sys.modules[name]
     return __import__(name)
