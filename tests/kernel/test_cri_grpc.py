@@ -311,6 +311,28 @@ async def test_sandboxes_that_cannot_be(remote: Local, change: Any, text: str) -
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda c: setattr(c, "port_mappings", [cri.PortMapping(protocol=77)]),
+            "config.port_mappings.protocol: 77 is no Protocol",
+        ),
+        (
+            lambda c: setattr(c.linux.security_context.namespace_options, "pid", 9),
+            "config.linux.security_context.namespace_options.pid: 9 is no NamespaceMode",
+        ),
+    ],
+)
+async def test_values_of_a_later_version_are_refused(remote: Local, change: Any, text: str) -> None:
+    config = remote.sandbox_config()
+    change(config)
+    with pytest.raises(CRIError, match=f"RunPodSandbox: {text}") as caught:
+        await remote.sandbox(config)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert (await remote.runtime.list_pod_sandbox(cri.ListPodSandboxRequest())).items == []
+
+
 async def test_what_does_not_run_takes_no_calls(remote: Local) -> None:
     """Created, exited, stopped: each state says so, with the id."""
     api, sandbox_id = remote.runtime, await remote.sandbox()

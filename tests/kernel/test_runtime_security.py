@@ -325,6 +325,17 @@ async def test_a_profile_that_is_none(local: Local, tmp_path: Path) -> None:
     assert (await refused(local, having(seccomp=profile), "bad.json")).code is Code.INVALID_ARGUMENT
 
 
+async def test_the_field_that_seccomp_has_replaced_is_honoured(local: Local) -> None:
+    """What older clients say; where both are given the newer one counts."""
+    default = cri.SecurityProfile(profile_type=Kinds.RuntimeDefault)
+    assert (await status_of(local, having(seccomp_profile_path="unconfined")))["Seccomp"] == "0"
+    both = having(seccomp_profile_path="unconfined", seccomp=default)
+    assert (await status_of(local, both))["Seccomp"] == "2"
+    await refused(local, having(seccomp_profile_path="localhost//nonexistent.json"), "No such file")
+    error = await refused(local, having(seccomp_profile_path="bogus"), "invalid profile 'bogus'")
+    assert error.code is Code.INVALID_ARGUMENT
+
+
 @pytest.mark.skipif(APPARMOR.exists(), reason="this kernel has AppArmor")
 async def test_apparmor_profiles_need_apparmor(local: Local) -> None:
     profile = cri.SecurityProfile(profile_type=Kinds.Localhost, localhost_ref="localhost/mine")

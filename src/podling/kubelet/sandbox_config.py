@@ -107,8 +107,12 @@ def _security_context(pod: core_v1.Pod, users: cri.UserNamespace | None) -> cri.
         run_as_group=shared.run_as_group if shared.run_as_user is not None else None,
         supplemental_groups=groups,
         privileged=any(
-            bool(c.security_context and c.security_context.privileged)
-            for c in [*spec.init_containers, *spec.containers]
+            bool(context and context.privileged)
+            for context in (
+                *(c.security_context for c in spec.init_containers),
+                *(c.security_context for c in spec.containers),
+                *(c.security_context for c in spec.ephemeral_containers),
+            )
         ),
         # The pause process needs no system call that the runtime's default profile forbids.
         seccomp=cri.SecurityProfile(profile_type=cri.SecurityProfileType.RuntimeDefault),

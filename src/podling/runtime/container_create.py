@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from podling.runtime import cdi, container_mounts, host, names, oci, sandbox_events, security, userns, users
-from podling.runtime.container_validate import check_config, check_propagation
+from podling.runtime.container_validate import check_config, check_privileged, check_propagation
 from podling.runtime.core import Container, Core, Sandbox, in_thread
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -99,6 +99,7 @@ def _validate(core: Core, request: cri.CreateContainerRequest) -> _Wanted:
     if not sandbox.ready:
         raise CRIError(Code.FAILED_PRECONDITION, f"sandbox {sandbox.id} is not ready")
     check_config(config)
+    check_privileged(config, request.sandbox_config)
     cdi.requested(config)
     try:
         image = core.images.resolve(config.image.image)
@@ -212,7 +213,9 @@ def _specification(
     if context.privileged:
         machine = oci.with_devices(machine, host.host_devices())
     granted = frozenset(oci.capabilities(context, machine.capabilities))
-    profile = None if context.privileged else security.resolve_seccomp(context.seccomp, granted)
+    given = security.profile_of(context.seccomp, context.seccomp_profile_path)
+    profile = None if context.privileged else security.resolve_seccomp(given, granted)
+    apparmor = security.profile_of(context.apparmor, context.apparmor_profile)
     run = wanted.image.run_config
     return oci.container_spec(
         oci.ContainerInput(
@@ -232,7 +235,7 @@ def _specification(
             ),
             devices=[device for given in config.devices for device in _devices(given)],
             seccomp=profile or oci.Seccomp(),
-            apparmor=security.resolve_apparmor(context.apparmor, privileged=context.privileged),
+            apparmor=security.resolve_apparmor(apparmor, privileged=context.privileged),
             sources=sources,
             user_namespace=sandbox.record.user_namespace,
         )

@@ -20,6 +20,7 @@ def check_config(config: cri.ContainerConfig) -> None:
     problems = [
         _log_problem(config),
         _user_problem(config),
+        _directory_problem(config),
         *map(_mount_problem, config.mounts),
         *map(_device_problem, config.devices),
         *map(_env_problem, config.envs),
@@ -38,6 +39,8 @@ def _user_problem(config: cri.ContainerConfig) -> str:
     """A group without a user must be an error (CRI, "LinuxContainerSecurityContext")."""
     context = security_context(config)
     named = context.run_as_user is not None or context.run_as_username
+    if context.run_as_user is not None and context.run_as_username:
+        return f"both user {context.run_as_user} and user name {context.run_as_username!r} are specified"
     if context.run_as_group is not None and not named:
         return f"user group {context.run_as_group} is specified without user"
     for what, number in (
@@ -48,6 +51,11 @@ def _user_problem(config: cri.ContainerConfig) -> str:
         if number is not None and not 0 <= number < 0xFFFFFFFF:
             return f"{what} {number} is out of range"
     return ""
+
+
+def _directory_problem(config: cri.ContainerConfig) -> str:
+    path = config.working_dir
+    return f"working directory {path!r} is not an absolute path" if path and path[0] != "/" else ""
 
 
 def _mount_problem(mount: cri.Mount) -> str:
@@ -73,6 +81,17 @@ def _device_problem(device: cri.Device) -> str:
 def _env_problem(env: cri.KeyValue) -> str:
     wrong = not env.key or "=" in env.key or "\0" in env.key or b"\0" in env.value
     return f"invalid environment variable {env.key!r}" if wrong else ""
+
+
+def check_privileged(config: cri.ContainerConfig, sandbox: cri.PodSandboxConfig | None) -> None:
+    """The sandbox config that comes with the container says whether it may be (CRI, "PodSandboxConfig"); a
+    debugger's container may be privileged in a pod that was not when it was made. Raises `CRIError`."""
+    if sandbox is None or not security_context(config).privileged:
+        return
+    context = sandbox.linux.security_context if sandbox.linux else None
+    if context is None or not context.privileged:
+        name = config.metadata.name if config.metadata else ""
+        raise CRIError(Code.INVALID_ARGUMENT, f"container {name}: no privileged container allowed in sandbox")
 
 
 def check_propagation(config: cri.ContainerConfig) -> None:

@@ -15,7 +15,7 @@ MAX_OUTPUT = 16 << 20
 
 
 async def exec_sync(core: Core, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
-    """`timeout` in seconds, 0 for none. Raises DEADLINE_EXCEEDED after killing the command.
+    """`timeout` in seconds, none when it is not above 0. Raises DEADLINE_EXCEEDED after killing the command.
 
     Output goes to memory files, charged to the container that writes them: no pipe to be read, and a child
     that keeps the streams open does not keep us waiting.
@@ -28,7 +28,7 @@ async def exec_sync(core: Core, request: cri.ExecSyncRequest) -> cri.ExecSyncRes
                 core, container, request.cmd, files={1: output, 2: errors}
             )
             try:
-                async with asyncio.timeout(request.timeout or None):
+                async with asyncio.timeout(request.timeout if request.timeout > 0 else None):
                     await running.crun.ended()
             except TimeoutError as err:
                 raise CRIError(

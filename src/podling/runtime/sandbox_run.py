@@ -37,6 +37,7 @@ from podling.runtime.sandbox_stop import cni_arguments, release_network
 from podling.runtime.state import SandboxPhase, SandboxRecord, encode_json, remove_tree
 
 HOST_NAME_MAX = 64  # <linux/utsname.h>, __NEW_UTS_LEN
+SANDBOX_DEFAULTS = cri.LinuxSandboxSecurityContext()
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,9 @@ def _problem(config: cri.PodSandboxConfig) -> str:
         return f"cgroup parent {parent!r} has '..' in it"
     if config.log_directory and not config.log_directory.startswith("/"):
         return f"log directory {config.log_directory!r} is not an absolute path"
+    context = (config.linux and config.linux.security_context) or SANDBOX_DEFAULTS
+    if context.run_as_group is not None and context.run_as_user is None:
+        return f"user group {context.run_as_group} is specified without user"
     for port in config.port_mappings:
         if not (0 < port.container_port < 1 << 16 and 0 <= port.host_port < 1 << 16):
             return f"port mapping {port.host_port}:{port.container_port} is out of range"
@@ -157,7 +161,8 @@ def _prepare(core: Core, record: SandboxRecord) -> None:
 
 
 def _pause_spec(core: Core, record: SandboxRecord) -> dict[str, Any]:
-    context = record.config.linux.security_context if record.config.linux else None
+    context = (record.config.linux and record.config.linux.security_context) or SANDBOX_DEFAULTS
+    profile = security.profile_of(context.seccomp, context.seccomp_profile_path)
     return oci.pause_spec(
         oci.PauseInput(
             config=record.config,
@@ -166,7 +171,7 @@ def _pause_spec(core: Core, record: SandboxRecord) -> dict[str, Any]:
             cgroup=record.cgroup,
             host=core.host,
             annotations=oci.pause_annotations(record.id, record.metadata),
-            seccomp=security.resolve_seccomp(context.seccomp if context else None, frozenset()),
+            seccomp=security.resolve_seccomp(profile, frozenset()),
             shared_pid=record.namespaces.pid is NamespaceMode.POD,
         )
     )

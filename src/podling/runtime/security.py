@@ -12,6 +12,26 @@ from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.cri.messages import SecurityProfileType
 from podling.runtime.oci import Seccomp
 
+_BY_PATH = {
+    "unconfined": SecurityProfileType.Unconfined,
+    "runtime/default": SecurityProfileType.RuntimeDefault,
+    "docker/default": SecurityProfileType.RuntimeDefault,
+}
+
+
+def profile_of(profile: cri.SecurityProfile | None, path: str) -> cri.SecurityProfile | None:
+    """`profile`, else what the field that it has replaced says (`seccomp_profile_path`, `apparmor_profile`).
+
+    Raises `CRIError`: what somebody wanted to be confined by must not be passed over."""
+    if profile is not None or not path:
+        return profile
+    if path in _BY_PATH:
+        return cri.SecurityProfile(profile_type=_BY_PATH[path])
+    if not path.startswith("localhost/"):
+        raise CRIError(Code.INVALID_ARGUMENT, f"invalid profile {path!r}")
+    reference = path.removeprefix("localhost/")
+    return cri.SecurityProfile(profile_type=SecurityProfileType.Localhost, localhost_ref=reference)
+
 
 def resolve_seccomp(profile: cri.SecurityProfile | None, capabilities: frozenset[str]) -> Seccomp:
     """Without a profile the runtime's default applies. Raises `CRIError` for an unusable local profile.
@@ -24,16 +44,16 @@ def resolve_seccomp(profile: cri.SecurityProfile | None, capabilities: frozenset
         return Seccomp()
     if kind is SecurityProfileType.Localhost:
         assert profile is not None
-        return Seccomp(profile=_local_profile(Path(profile.localhost_ref)))
+        return Seccomp(profile=_local_profile(profile.localhost_ref))
     compiled = seccomp.filter_annotation(capabilities)
     return Seccomp(filter=compiled) if compiled else Seccomp(profile=seccomp.to_oci(capabilities))
 
 
-def _local_profile(path: Path) -> dict[str, object]:
-    if not path.is_absolute():
-        raise CRIError(Code.INVALID_ARGUMENT, f"seccomp profile {str(path)!r} is not an absolute path")
+def _local_profile(path: str) -> dict[str, object]:
+    if not path.startswith("/"):
+        raise CRIError(Code.INVALID_ARGUMENT, f"seccomp profile {path!r} is not an absolute path")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+        return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, object])
     except (OSError, msgspec.MsgspecError) as err:
         raise CRIError(Code.INVALID_ARGUMENT, f"cannot load seccomp profile {path}: {err}") from err
 

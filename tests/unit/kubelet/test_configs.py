@@ -154,6 +154,12 @@ def test_a_privileged_container_sees_everything() -> None:
     assert context.masked_paths == []
 
 
+def test_a_debugger_may_be_privileged_in_a_pod_that_was_not_when_it_was_made() -> None:
+    debugger = {"name": "debug", "image": "busybox", "securityContext": {"privileged": True}}
+    assert not build_sandbox().linux.security_context.privileged
+    assert build_sandbox(ephemeralContainers=[debugger]).linux.security_context.privileged
+
+
 @pytest.mark.parametrize(
     ("image", "user", "message"),
     [

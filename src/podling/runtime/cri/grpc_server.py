@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import msgspec
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from podling.runtime.cri import messages as cri
-from podling.runtime.cri.errors import CRIError
+from podling.runtime.cri.errors import Code, CRIError
 from podling.runtime.cri.grpc_codec import StructCodec
 from podling.runtime.cri.methods import IMAGE_METHODS, PACKAGE, RUNTIME_METHODS, Method
 from podling.runtime.cri.service import ImageService, RuntimeService
+from podling.runtime.cri.unknown import unknown_value
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +155,7 @@ def _unary(call: Callable[[Any], Awaitable[Any]], method: Method) -> Callable[[_
         if request is None:
             raise GRPCError(Status.INVALID_ARGUMENT, f"{method.name} takes one request")
         try:
+            _check(request, method)
             response = await call(request)
         except Exception as err:
             raise _status(err, method) from err
@@ -169,6 +172,7 @@ def _streaming(
         if request is None:
             raise GRPCError(Status.INVALID_ARGUMENT, f"{method.name} takes one request")
         try:
+            _check(request, method)
             responses = call(request)
             # At once: a client that waits for the headers knows that from now on it misses no event.
             await stream.send_initial_metadata()
@@ -180,6 +184,11 @@ def _streaming(
             raise _status(err, method) from err
 
     return handle
+
+
+def _check(request: msgspec.Struct, method: Method) -> None:
+    if found := unknown_value(request):
+        raise CRIError(Code.INVALID_ARGUMENT, f"{method.name}: {found}")
 
 
 def _status(err: Exception, method: Method) -> GRPCError:
