@@ -8,17 +8,15 @@ starts makes a handful of link events: they are told apart by the message header
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import struct
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from podling.linux.netlink.addresses import RTM_DELADDR, RTM_NEWADDR
 from podling.linux.netlink.links import IFF_UP, RTM_DELLINK, RTM_NEWLINK
 from podling.linux.netlink.routes import RTM_DELROUTE, RTM_NEWROUTE
 from podling.linux.netlink.socket import NetlinkSocket
 from podling.linux.netlink.wire import NLM_F_REPLACE, Message
+from podling.network.event_reader import EventReader
 
 # <linux/rtnetlink.h>
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 5, 7
@@ -27,11 +25,9 @@ RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE = 9, 11
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _PROTOCOL_OFFSET = 5  # of rtm_protocol in struct rtmsg
 
-log = logging.getLogger(__name__)
 
-
-class RouteWatch:
-    """Sets `changed` when routes of `protocol` may be missing. A context manager, used on an event loop."""
+class RouteWatch(EventReader[NetlinkSocket]):
+    """Sets `changed` when routes of `protocol` may be missing."""
 
     groups: ClassVar[tuple[int, ...]] = (
         RTNLGRP_LINK,
@@ -46,32 +42,15 @@ class RouteWatch:
         self._changed = changed
         self.links: frozenset[int] | None = None  # ifindexes our routes use; None: any link matters
 
-    def __enter__(self) -> Self:
-        self._socket = NetlinkSocket(groups=self.groups)
-        self._socket.set_blocking(False)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket.fileno(), self._read)
-        return self
+    def _open(self) -> NetlinkSocket:
+        return NetlinkSocket(groups=self.groups)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
+    def _lost(self) -> None:
+        self._changed.set()
 
-    def _read(self) -> None:
-        while True:
-            try:
-                messages = self._socket.receive()
-            except BlockingIOError:
-                return
-            except OSError as err:
-                if err.errno != errno.ENOBUFS:
-                    raise
-                self._changed.set()  # we fell behind: anything may have happened
-                continue
-            if any(map(self._matters, messages)):
-                self._changed.set()
+    def _take_next(self) -> None:
+        if any(map(self._matters, self._socket.receive())):
+            self._changed.set()
 
     def _matters(self, message: Message) -> bool:
         if message.kind == RTM_DELROUTE:

@@ -30,9 +30,11 @@ from podling.network.flannel.lease import (
     own_mac,
     stale_annotations,
 )
+from podling.network.flannel.masquerade import TABLES
 from podling.network.flannel.node import FlannelConfig, FlannelNode, Synced, View
 from podling.network.flannel.underlay import FlannelError
-from podling.network.flannel.watch import KernelWatch, TableWatch
+from podling.network.flannel.watch import KernelWatch
+from podling.network.nft_watch import NftWatch
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0
 REPAIR_PAUSE_S = 0.02
@@ -88,7 +90,7 @@ class Flannel:
         if _relevant(old) != _relevant(new):
             self._changed.set()
 
-    def _touched(self) -> None:
+    def _touched(self, what: str) -> None:
         self._node.masquerade.dirty = True
         self._changed.set()
 
@@ -98,7 +100,7 @@ class Flannel:
         # Not before all nodes are known: what is not wanted yet would be taken for stale.
         await nodes.wait_synced()
         retry_s = RETRY_MIN_S
-        with KernelWatch(self._changed) as watch, TableWatch(self._touched):
+        with KernelWatch(self._changed) as watch, NftWatch(TABLES.values(), self._touched):
             while True:
                 self._changed.clear()
                 own = nodes.get(self._node_name)

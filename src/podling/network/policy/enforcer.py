@@ -94,7 +94,7 @@ class PolicyEnforcer:
             await done
 
     async def _sync_forever(self, tasks: asyncio.TaskGroup) -> None:
-        with Netfilter() as netfilter, NftWatch(TABLE, netfilter, self._touched):
+        with Netfilter() as netfilter, NftWatch([TABLE], self._touched, own=netfilter):
             while True:
                 self._wake.clear()
                 waiting, self._waiting = self._waiting, []

@@ -76,7 +76,7 @@ class ServiceProxy:
             tasks.create_task(self._sync_forever(), name="services: sync")
 
     async def _sync_forever(self) -> None:
-        with Netfilter() as netfilter, NftWatch(ruleset.TABLE, netfilter, self._wants_reload):
+        with Netfilter() as netfilter, NftWatch([ruleset.TABLE], self._wants_reload, own=netfilter):
             while True:
                 await self._pass(netfilter)
                 self.synced.set()
