@@ -58,6 +58,7 @@ async def test_every_node_is_an_endpoint_of_kube_dns(client: Client):
     assert [(p.name, p.port, p.protocol) for p in service.spec.ports] == [
         ("dns", 53, "UDP"),
         ("dns-tcp", 53, "TCP"),
+        ("metrics", 9153, "TCP"),
     ]
 
 

@@ -30,8 +30,14 @@ from podling.controllers.informers import Informers
 NAMESPACE, NAME = "kube-system", "kube-dns"
 NODE_PORT = 10053
 """Where agents answer; see podling.network.dns.server."""
+METRICS_PORT = 9153
 RETRY_S = 1.0
-_PORTS = (("dns", "UDP"), ("dns-tcp", "TCP"))
+_PORTS = (
+    ("dns", "UDP", 53, NODE_PORT),
+    ("dns-tcp", "TCP", 53, NODE_PORT),
+    ("metrics", "TCP", 9153, METRICS_PORT),
+)
+"""As kubeadm has them: name, protocol, port of the service and of the node."""
 
 
 class ClusterDNSController:
@@ -77,7 +83,7 @@ class ClusterDNSController:
         wanted = [
             EndpointSubset(
                 addresses=compute_addresses(self._informers.nodes.store.values()),
-                ports=[EndpointPort(name=name, port=NODE_PORT, protocol=proto) for name, proto in _PORTS],
+                ports=[EndpointPort(name=name, port=port, protocol=proto) for name, proto, _, port in _PORTS],
             )
         ]
         current = self._informers.endpoints.get(NAME, NAMESPACE)
@@ -98,8 +104,8 @@ def make_service(address: str) -> Service:
             cluster_ip=address,
             internal_traffic_policy="Local",
             ports=[
-                ServicePort(name=name, port=53, protocol=proto, target_port=NODE_PORT)
-                for name, proto in _PORTS
+                ServicePort(name=name, port=port, protocol=proto, target_port=target)
+                for name, proto, port, target in _PORTS
             ],
         ),
     )

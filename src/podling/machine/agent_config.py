@@ -188,7 +188,10 @@ class AgentConfig:
         help="Enforce NetworkPolicy objects on this node; turn off where the network plugin does.",
     )
     dns: bool = setting(
-        True, kind=BOOL, flag="dns", help="Answer the cluster's DNS on this node's address, port 10053."
+        True,
+        kind=BOOL,
+        flag="dns",
+        help="Answer the cluster's DNS on this node's address, port 10053; metrics are on 9153.",
     )
     route_sync: bool = setting(
         True,

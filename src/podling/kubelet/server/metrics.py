@@ -1,7 +1,6 @@
 """The pages for Prometheus: /metrics, /metrics/resource, /metrics/cadvisor, /metrics/probes.
 
-Names are upstream's (`pkg/kubelet/metrics`, `pkg/kubelet/prober`, cAdvisor); the text is Prometheus'
-exposition format 0.0.4.
+Names are upstream's (`pkg/kubelet/metrics`, `pkg/kubelet/prober`, cAdvisor).
 """
 
 from __future__ import annotations
@@ -9,45 +8,17 @@ from __future__ import annotations
 import os
 import resource
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from podling.api import core_v1
+from podling.api.prometheus import Family, page
 from podling.api.times import parse_time
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.probes.counts import ProbeCounts
 from podling.runtime.cri import messages as cri
 
-CONTENT_TYPE = "text/plain; version=0.0.4"
 NS = 1e9
-
-_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-
-
-@dataclass(slots=True)
-class Family:
-    """One metric with all its labels."""
-
-    name: str
-    type: str
-    help: str
-    samples: list[tuple[Mapping[str, str], float]] = field(default_factory=list)
-
-    def add(self, value: float | None, **labels: str) -> None:
-        if value is not None:
-            self.samples.append((labels, value))
-
-    def lines(self) -> Iterable[str]:
-        yield f"# HELP {self.name} {self.help}"
-        yield f"# TYPE {self.name} {self.type}"
-        for labels, value in self.samples:
-            inside = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in labels.items())
-            yield f"{self.name}{{{inside}}} {value:.17g}" if inside else f"{self.name} {value:.17g}"
-
-
-def page(families: Iterable[Family]) -> str:
-    return "".join(f"{line}\n" for family in families if family.samples for line in family.lines())
 
 
 def kubelet_metrics(

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from podling.api.prometheus import CONTENT_TYPE
 from podling.kubelet import names
 from podling.kubelet.config import KubeletConfig
 from podling.kubelet.pod_manager import PodManager
@@ -111,4 +112,4 @@ def _json(body: Any) -> web.Response:
 
 
 def _text(body: str) -> web.Response:
-    return web.Response(body=body.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
+    return web.Response(body=body.encode(), headers={"Content-Type": CONTENT_TYPE})

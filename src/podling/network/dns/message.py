@@ -20,7 +20,9 @@ MAX_UDP_BYTES = 4096
 """More goes by TCP, whatever the client says it can take."""
 
 _HEADER = struct.Struct(">HHHHHH")
-_QR, _AA, _TC, _RD, _RA, _CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
+_QR, _AA, _TC, _RD, _RA, _AD, _CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+_DO = 0x8000
+"""Of the OPT record: signatures are wanted (RFC 3225)."""
 _POINTER_TO_QUESTION = b"\xc0\x0c"
 
 
@@ -75,6 +77,13 @@ class Query:
     """As it came."""
     edns_bytes: int | None = None
     """What the client takes in a datagram; None when it does not speak EDNS."""
+    dnssec: bool = False
+    """The DO bit: signatures are wanted."""
+
+    @property
+    def unchecked(self) -> bool:
+        """The CD bit: signatures are not to be checked."""
+        return bool(self.flags & _CD)
 
     @property
     def udp_bytes(self) -> int:
@@ -106,13 +115,22 @@ def parse_query(data: bytes) -> Query:
     kind, klass = struct.unpack_from(">HH", data, end)
     if klass not in (CLASS_IN, CLASS_ANY):
         raise MessageError(f"class {klass}", Code.NOTIMP)
+    edns_bytes, dnssec = _edns(data, end + 4) if additional else (None, False)
     return Query(
         id=ident,
         flags=flags,
         name=".".join(labels),
         type=kind,
         question=data[_HEADER.size : end + 4],
-        edns_bytes=_edns(data, end + 4) if additional else None,
+        edns_bytes=edns_bytes,
+        dnssec=dnssec,
+    )
+
+
+def make_query(name: str, kind: int) -> Query:
+    """One of our own."""
+    return Query(
+        id=0, flags=_RD, name=name, type=kind, question=encode_name(name) + struct.pack(">HH", kind, CLASS_IN)
     )
 
 
@@ -132,17 +150,32 @@ def _labels(data: bytes, offset: int) -> tuple[list[str], int]:
         offset += size
 
 
-def _edns(data: bytes, offset: int) -> int | None:
-    """The size in an OPT record right after the question, which is where clients put it."""
+def _edns(data: bytes, offset: int) -> tuple[int | None, bool]:
+    """Size and DO bit of an OPT record right after the question, which is where clients put it."""
     if offset + 11 > len(data) or data[offset] != 0:
-        return None
-    kind, size = struct.unpack_from(">HH", data, offset + 1)
-    return int(size) if kind == Type.OPT else None
+        return None, False
+    kind, size, _, flags = struct.unpack_from(">HHHH", data, offset + 1)
+    return (int(size), bool(flags & _DO)) if kind == Type.OPT else (None, False)
+
+
+def encode_query(query: Query, *, udp_bytes: int) -> bytes:
+    """To ask another server: the same question, with EDNS of our own. Identifier 0."""
+    flags = _RD | (query.flags & _CD)
+    return _HEADER.pack(0, flags, 1, 0, 0, 1) + query.question + _opt(udp_bytes, dnssec=query.dnssec)
+
+
+def own_opt(query: Query) -> bytes:
+    """Ours in the answer: none for a client that does not speak EDNS."""
+    return _opt(MAX_UDP_BYTES, dnssec=query.dnssec) if query.edns_bytes is not None else b""
+
+
+def _opt(udp_bytes: int, *, dnssec: bool) -> bytes:
+    return b"\0" + struct.pack(">HHHHH", Type.OPT, udp_bytes, 0, _DO if dnssec else 0, 0)
 
 
 def encode(query: Query, answer: Answer, *, limit: int) -> bytes:
     """The response, with the TC bit and as many answers as fit when it is longer than `limit` bytes."""
-    opt = b"\0" + struct.pack(">HHIH", Type.OPT, MAX_UDP_BYTES, 0, 0) if query.edns_bytes is not None else b""
+    opt = own_opt(query)
     room = limit - _HEADER.size - len(query.question) - len(opt)
     answers = [_record(query, each) for each in answer.answers]
     authority = [_record(query, each) for each in answer.authority]
@@ -165,11 +198,6 @@ def encode_error(data: bytes, code: Code) -> bytes:
     if flags & _QR:
         return b""  # an answer to an answer would never end
     return _HEADER.pack(ident, _QR | (flags & (0x7800 | _RD)) | code, 0, 0, 0, 0)
-
-
-def response_code(answer: bytes) -> int:
-    """SERVFAIL for what is no answer."""
-    return answer[3] & 0xF if len(answer) >= _HEADER.size else Code.SERVFAIL
 
 
 def _fitting(records: Iterable[bytes], room: int) -> list[bytes]:

@@ -8,10 +8,9 @@ Source: https://github.com/kubernetes/dns/blob/master/docs/specification.md
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 from podling.api.core_v1 import Service
@@ -21,7 +20,9 @@ from podling.network.services import Endpoint, Key
 VERSION = "1.1.0"
 TTL_S = 5
 """The specification leaves it open; this is CoreDNS's own. Short, because names move with pods."""
-REVERSE = "in-addr.arpa"
+REVERSE, REVERSE_V6 = "in-addr.arpa", "ip6.arpa"
+MAX_CHAIN = 8
+"""External names that lead to external names of the cluster."""
 SRV_PRIORITY, SRV_WEIGHT = 0, 100
 
 
@@ -35,7 +36,9 @@ class Source(Protocol):
 
 
 class Zone:
-    def __init__(self, source: Source, domain: str, networks: Sequence[IPv4Network] = ()) -> None:
+    def __init__(
+        self, source: Source, domain: str, networks: Sequence[IPv4Network | IPv6Network] = ()
+    ) -> None:
         """`networks` are the cluster's own ranges: their reverse names are not asked for elsewhere."""
         self._source = source
         self._domain = domain.rstrip(".").lower()
@@ -52,16 +55,29 @@ class Zone:
     def answer(self, query: Query) -> Answer | None:
         """None for a name that is not the cluster's."""
         name = query.name
-        if name == self._domain or name.endswith(f".{self._domain}"):
-            found = self._forward(name)
-        elif name.endswith(f".{REVERSE}"):
-            address = _reversed_address(name)
-            found = self._reverse(name, address) if address else None
-            if found is None and not (address and any(IPv4Address(address) in n for n in self._networks)):
-                return None
-        else:
+        if self._inside(name):
+            return self._select(query, self._forward(name))
+        if not name.endswith((f".{REVERSE}", f".{REVERSE_V6}")):
+            return None
+        address = _reversed_address(name)
+        found = self._reverse(name, address) if address else None
+        if found is None and not (address and any(ip_address(address) in n for n in self._networks)):
             return None
         return self._select(query, found)
+
+    def outside(self, query: Query, answer: Answer) -> str | None:
+        """The name that `answer` leads to and somebody else knows, when the question wants more than that."""
+        if (
+            query.type in (Type.CNAME, Type.ANY)
+            or not answer.answers
+            or answer.answers[-1].type != Type.CNAME
+        ):
+            return None
+        target = _decode_name(answer.answers[-1].data)
+        return None if self._inside(target) else target
+
+    def _inside(self, name: str) -> bool:
+        return name == self._domain or name.endswith(f".{self._domain}")
 
     def short_answer(self, query: Query) -> Answer | None:
         """For `service.namespace` and `service.namespace.svc`, when nobody else knows such a name.
@@ -78,10 +94,23 @@ class Zone:
     def _select(self, query: Query, found: Sequence[Record] | None) -> Answer:
         if found is None:
             return Answer(code=Code.NXDOMAIN, authority=(self._soa,))
-        wanted = [r for r in found if query.type in (r.type, Type.ANY) or r.type == Type.CNAME]
-        if not wanted:
-            return Answer(authority=(self._soa,))
-        return Answer(answers=wanted, additional=self._targets(wanted))
+        chain: list[Record] = []
+        while True:
+            wanted = [r for r in found if query.type in (r.type, Type.ANY)]
+            alias = next((r for r in found if r.type == Type.CNAME), None)
+            if wanted or alias is None:
+                break
+            # RFC 1034, "Algorithm": what an alias leads to is part of the answer, as far as it is ours.
+            chain.append(alias)
+            target = _decode_name(alias.data)
+            if len(chain) == MAX_CHAIN or not self._inside(target) or target in (r.name for r in chain):
+                return Answer(answers=chain)
+            following = self._forward(target)
+            if following is None:
+                return Answer(code=Code.NXDOMAIN, answers=chain, authority=(self._soa,))
+            found = following
+        authority = () if wanted else (self._soa,)
+        return Answer(answers=[*chain, *wanted], authority=authority, additional=self._targets(wanted))
 
     def _forward(self, name: str) -> list[Record] | None:
         """All records of a name; empty for one that only has names below it, None for no such name."""
@@ -108,7 +137,9 @@ class Zone:
                 return self._ports(name, (namespace, service), port[1:], protocol[1:]) or None
             case ["pod", _, dashed]:
                 address = dashed.replace("-", ".")
-                return [self._a(name, address)] if dashed.count("-") == 3 and _valid(address) else None
+                if not _valid(address):
+                    address = dashed.replace("-", ":")
+                return [self._a(name, address)] if _valid(address) else None
             case _:
                 return None
 
@@ -186,7 +217,7 @@ class Zone:
             if record.type == Type.SRV:
                 target = _decode_name(record.data[6:])
                 for each in self._forward(target) or []:
-                    if each.type == Type.A:
+                    if each.type in (Type.A, Type.AAAA):
                         found[each] = None
         return list(found)
 
@@ -194,7 +225,9 @@ class Zone:
         return Record(name, kind, TTL_S, data)
 
     def _a(self, name: str, address: str) -> Record:
-        return Record(name, Type.A, TTL_S, socket.inet_aton(address))
+        """A or AAAA, as the address is."""
+        raw = ip_address(address).packed
+        return Record(name, Type.A if len(raw) == 4 else Type.AAAA, TTL_S, raw)
 
     def _srv(self, name: str, port: int, target: str) -> Record:
         data = struct.pack(">HHH", SRV_PRIORITY, SRV_WEIGHT, port) + encode_name(target)
@@ -207,21 +240,27 @@ def _headless(service: Service) -> bool:
 
 def _host_name(endpoint: Endpoint) -> str:
     """The endpoint's own, or its address with dashes (as CoreDNS has it)."""
-    return endpoint.hostname.lower() or endpoint.address.replace(".", "-")
+    return endpoint.hostname.lower() or endpoint.address.replace(".", "-").replace(":", "-")
 
 
 def _valid(address: str) -> bool:
     try:
-        socket.inet_pton(socket.AF_INET, address)
-    except OSError:
+        ip_address(address)
+    except ValueError:
         return False
-    return True
+    return "%" not in address
 
 
 def _reversed_address(name: str) -> str:
-    """Of `2.1.244.10.in-addr.arpa`; empty when it is none."""
-    address = ".".join(reversed(name.removesuffix(f".{REVERSE}").split(".")))
-    return address if _valid(address) else ""
+    """Of `2.1.244.10.in-addr.arpa` or 32 digits before `ip6.arpa`; empty when it is none."""
+    if name.endswith(f".{REVERSE}"):
+        address = ".".join(reversed(name.removesuffix(f".{REVERSE}").split(".")))
+    else:
+        digits = name.removesuffix(f".{REVERSE_V6}").split(".")[::-1]
+        if len(digits) != 32 or any(len(digit) != 1 for digit in digits):
+            return ""
+        address = ":".join("".join(digits[n : n + 4]) for n in range(0, 32, 4))
+    return str(ip_address(address)) if _valid(address) else ""
 
 
 def _decode_name(raw: bytes) -> str:

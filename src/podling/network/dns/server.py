@@ -4,26 +4,24 @@ Differs from upstream: not pods of a `coredns` Deployment, but part of every age
 has internalTrafficPolicy Local, and the node's own server as its endpoint there: no query leaves its node,
 and DNS works before the first pod runs. Whoever wants CoreDNS gives that service a selector for its pods.
 
-Answers from the cluster's domain are kept until anything changes; then all are forgotten, so that no answer
-is older than the watch event that made it false.
+What `Resolver` can answer at once is answered where it is read; a task is made only for what another server
+is asked. Metrics are at /metrics on CoreDNS' port of the same address.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
-import struct
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from ipaddress import IPv4Address, IPv4Network
-from typing import cast
+from typing import Any
 
-from podling.api.core_v1 import Service
+from podling.network.dns.counts import METRICS_PORT, Counts, serve_metrics
+from podling.network.dns.forward import Forwarder
 from podling.network.dns.message import (
-    MAX_UDP_BYTES,
     Answer,
     Code,
     MessageError,
@@ -31,22 +29,27 @@ from podling.network.dns.message import (
     encode,
     encode_error,
     parse_query,
-    response_code,
 )
 from podling.network.dns.records import Zone
-from podling.network.dns.upstream import Upstream, UpstreamError
-from podling.network.services import Endpoint, Key, ServiceView
+from podling.network.dns.resolver import Resolver, Response
+from podling.network.dns.source import ViewSource
+from podling.network.dns.tcp import MAX_BYTES as TCP_BYTES
+from podling.network.dns.tcp import TCPServer
+from podling.network.dns.upstream import Upstream
+from podling.network.services import Key, ServiceView
 
 PORT = 10053
 """On the node's address; port 53 is left to whoever has it."""
-CACHE_SIZE = 4096
-TCP_IDLE_S = 10.0
-TCP_BYTES = 65535
+DATAGRAMS_KEPT = 4096
+QUERY_BYTES = 4096
+"""No question is longer."""
+BATCH = 64
+"""Questions answered before the rest of the agent has its turn."""
+RECEIVE_BUFFER_BYTES = 1 << 20
+"""A burst of questions while the loop is busy starting pods must not be lost."""
 BIND_RETRY_S = 2.0
-SHORT_NAME_WAIT_S = 0.5
-"""How long a name that could be a service's is waited for upstream: clients give up after a few seconds."""
 MAX_FORWARDED = 256
-"""Questions under way upstream; more are refused."""
+"""Clients that wait for other servers; more are refused."""
 
 log = logging.getLogger(__name__)
 
@@ -63,203 +66,139 @@ class DNSServer:
         networks: Sequence[IPv4Network] = (),
         upstream: Upstream | None = None,
         port: int = PORT,
+        metrics_port: int = METRICS_PORT,
     ) -> None:
         self._view = view
         self._source = ViewSource(view)
-        self._zone = Zone(self._source, domain, networks)
-        self._address = str(address)
-        self._port = port
-        self._upstream = upstream or Upstream()
-        self._cache: dict[tuple[str, int], Answer] = {}
-        self._datagrams: dict[bytes, bytes] = {}
-        """Whole answers by whole questions, without identifiers: a pod's program asks the same ever again."""
-        self._forwarding: set[asyncio.Task[None]] = set()
+        self._forwarder = Forwarder(upstream or Upstream())
+        self.resolver = Resolver(Zone(self._source, domain, networks), self._forwarder)
+        self._address, self._port, self._metrics_port = str(address), port, metrics_port
+        self._counts = Counts(f"dns://{address}:{port}")
+        self._datagrams: dict[bytes, tuple[bytes, int, int]] = {}
+        """Whole answers by whole questions, without identifiers: a pod's program asks the same ever again.
+        With the type and the code, for the counts."""
+        self._waiting: set[asyncio.Task[None]] = set()
         self.started = asyncio.Event()
 
     async def run(self) -> None:
         self._view.add_handler(self._on_change)
         await self._view.wait_synced()
         self._source.rebuild()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._persist(self._serve, self._port), name="DNS: questions")
+            tasks.create_task(self._persist(self._serve_metrics, self._metrics_port), name="DNS: metrics")
+
+    async def _persist(self, serve: Callable[[], Awaitable[None]], port: int) -> None:
         while True:
             try:
-                await self._serve()
+                await serve()
             except OSError as err:
                 # Taken, or the node has no such address yet: no reason for the rest of the agent to end.
-                log.warning("dns: %s:%d: %s; trying again", self._address, self._port, err.strerror or err)
+                log.warning("dns: %s:%d: %s; trying again", self._address, port, err.strerror or err)
                 await asyncio.sleep(BIND_RETRY_S)
+
+    async def _serve_metrics(self) -> None:
+        async with AsyncExitStack() as stack:
+            await serve_metrics(stack, self._counts, self._forwarder, self._address, self._metrics_port)
+            await asyncio.Event().wait()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), local_addr=(self._address, self._port)
-        )
-        try:
-            server = await asyncio.start_server(self._serve_tcp, self._address, self._port)
-            async with server:
-                self.started.set()
-                await server.serve_forever()
-        finally:
-            transport.close()
-            for task in self._forwarding:
-                task.cancel()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            sock.bind((self._address, self._port))
+            tcp = TCPServer(self._stream)
+            server = await asyncio.start_server(tcp.serve, self._address, self._port)
+            # Not a transport of the loop: it would make an object and a callback of each datagram.
+            loop.add_reader(sock.fileno(), self._readable, sock)
+            try:
+                async with server:
+                    self.started.set()
+                    await server.serve_forever()
+            finally:
+                loop.remove_reader(sock.fileno())
+                self._forwarder.cancel()
+                for task in self._waiting:
+                    task.cancel()
 
     def _on_change(self, key: Key) -> None:
-        self._cache.clear()
+        self.resolver.forget()
         self._datagrams.clear()
         self._source.changed(key)
 
-    def answer(self, query: Query) -> Answer | None:
-        """From the cluster's domain; None when the name is not its."""
-        slot = (query.name, query.type)
-        found = self._cache.get(slot)
-        if found is None:
-            found = self._zone.answer(query)
-            if found is None:
-                return None
-            if len(self._cache) >= CACHE_SIZE:
-                self._cache.clear()
-            self._cache[slot] = found
-        if len(found.answers) > 1:
-            # Clients take the first address.
-            return replace(found, answers=random.sample(found.answers, len(found.answers)))
-        return found
+    def _readable(self, sock: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                data, peer = sock.recvfrom(QUERY_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as err:
+                log.debug("dns: %s", err)
+                return
+            self._datagram(sock, data, peer)
 
-    def datagram(self, transport: asyncio.DatagramTransport, data: bytes, peer: tuple[str, int]) -> None:
+    def _datagram(self, sock: socket.socket, data: bytes, peer: tuple[str, int]) -> None:
+        started = time.perf_counter()
         known = self._datagrams.get(data[2:])
         if known is not None:
-            _send(transport, data[:2] + known, peer)
+            message, kind, code = known
+            _send(sock, data[:2] + message, peer)
+            self._counts.add(kind, code, "kubernetes", time.perf_counter() - started, tcp=False)
             return
+        answer = self._answer(data, started, tcp=False)
+        if isinstance(answer, bytes):
+            _send(sock, answer, peer)
+            return
+        task = asyncio.ensure_future(_send_later(sock, answer, peer))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    def _stream(self, data: bytes) -> bytes | Coroutine[Any, Any, bytes]:
+        return self._answer(data, time.perf_counter(), tcp=True)
+
+    def _answer(self, data: bytes, started: float, *, tcp: bool) -> bytes | Coroutine[Any, Any, bytes]:
         try:
             query = parse_query(data)
-            answer = self.answer(query)
-        except MessageError as err:
-            _send(transport, encode_error(data, err.code), peer)
-            return
-        except ValueError as err:  # a service whose external name is no name
-            log.debug("dns: %s", err)
-            _send(transport, encode_error(data, Code.SERVFAIL), peer)
-            return
-        if answer is not None:
-            response = encode(query, answer, limit=query.udp_bytes)
-            if len(answer.answers) < 2:  # those with more change their order
-                if len(self._datagrams) >= CACHE_SIZE:
-                    self._datagrams.clear()
-                self._datagrams[data[2:]] = response[2:]
-            _send(transport, response, peer)
-        elif len(self._forwarding) >= MAX_FORWARDED:
-            _send(transport, encode(query, Answer(code=Code.REFUSED), limit=MAX_UDP_BYTES), peer)
-        else:
-            task = asyncio.ensure_future(self._forward_datagram(transport, data, query, peer))
-            self._forwarding.add(task)
-            task.add_done_callback(self._forwarding.discard)
-
-    async def _forward_datagram(
-        self, transport: asyncio.DatagramTransport, data: bytes, query: Query, peer: tuple[str, int]
-    ) -> None:
-        _send(transport, await self._forward(data, query, tcp=False), peer)
-
-    async def _forward(self, data: bytes, query: Query, *, tcp: bool) -> bytes:
-        answer = b""
-        short = self._zone.short_answer(query)
-        with suppress(UpstreamError, TimeoutError):
-            async with asyncio.timeout(SHORT_NAME_WAIT_S if short else None):
-                answer = await self._upstream.ask(data, tcp=tcp)
-        if short is not None and response_code(answer) in (Code.NXDOMAIN, Code.SERVFAIL):
-            return encode(query, short, limit=TCP_BYTES if tcp else query.udp_bytes)
-        return answer or encode(query, Answer(code=Code.SERVFAIL), limit=TCP_BYTES)
-
-    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(OSError, EOFError):
-                while True:
-                    async with asyncio.timeout(TCP_IDLE_S):
-                        (size,) = struct.unpack(">H", await reader.readexactly(2))
-                        data = await reader.readexactly(size)
-                    answer = await self._answer_tcp(data)
-                    if not answer:
-                        return
-                    writer.write(len(answer).to_bytes(2, "big") + answer)
-                    await writer.drain()
-        finally:
-            writer.close()
-
-    async def _answer_tcp(self, data: bytes) -> bytes:
-        try:
-            query = parse_query(data)
-            answer = self.answer(query)
         except MessageError as err:
             return encode_error(data, err.code)
-        except ValueError:
-            return encode_error(data, Code.SERVFAIL)
-        if answer is None:
-            return await self._forward(data, query, tcp=True)
-        return encode(query, answer, limit=TCP_BYTES)
+        limit = TCP_BYTES if tcp else query.udp_bytes
+        try:
+            response = self.resolver.now(query, limit=limit)
+        except ValueError as err:  # a service whose external name is no name
+            log.debug("dns: %s", err)
+            response = Response(encode(query, Answer(code=Code.SERVFAIL), limit=limit), "kubernetes")
+        if response is None:
+            if len(self._waiting) < MAX_FORWARDED:
+                return self._answer_later(query, limit, started, tcp=tcp)
+            self._counts.rejected += 1
+            response = Response(encode(query, Answer(code=Code.REFUSED), limit=limit), "forward")
+        message = response.message
+        if response.fixed and not tcp:
+            if len(self._datagrams) >= DATAGRAMS_KEPT:
+                self._datagrams.clear()
+            self._datagrams[data[2:]] = message[2:], query.type, message[3] & 0xF
+        self._count(query, response, started, tcp=tcp)
+        return message
+
+    async def _answer_later(self, query: Query, limit: int, started: float, *, tcp: bool) -> bytes:
+        response = await self.resolver.later(query, limit=limit)
+        self._count(query, response, started, tcp=tcp)
+        return response.message
+
+    def _count(self, query: Query, response: Response, started: float, *, tcp: bool) -> None:
+        taken = time.perf_counter() - started
+        self._counts.add(query.type, response.message[3] & 0xF, response.plugin, taken, tcp=tcp)
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, server: DNSServer) -> None:
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)  # uvloop's is of a class of its own
-        # A burst of questions while the loop is busy starting pods must not be lost.
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._server.datagram(self._transport, data, addr)
-
-    def error_received(self, exc: Exception) -> None:
-        log.debug("dns: %s", exc)
+async def _send_later(sock: socket.socket, answer: Coroutine[Any, Any, bytes], peer: tuple[str, int]) -> None:
+    _send(sock, await answer, peer)
 
 
-def _send(transport: asyncio.DatagramTransport, data: bytes, peer: tuple[str, int]) -> None:
-    if data and not transport.is_closing():
-        transport.sendto(data, peer)
-
-
-class ViewSource:
-    """A `ServiceView` with an index by address, for reverse names."""
-
-    def __init__(self, view: ServiceView) -> None:
-        self._view = view
-        self._at: dict[str, dict[Key, None]] = {}
-        self._of: dict[Key, frozenset[str]] = {}
-
-    def service(self, key: Key) -> Service | None:
-        return self._view.service(key)
-
-    def endpoints(self, key: Key) -> Sequence[Endpoint]:
-        return self._view.endpoints(key)
-
-    def service_keys(self) -> Iterable[Key]:
-        return self._view.service_keys()
-
-    def services_at(self, address: str) -> Iterable[Key]:
-        return list(self._at.get(address, ()))
-
-    def rebuild(self) -> None:
-        for key in self._view.service_keys():
-            self.changed(key)
-
-    def changed(self, key: Key) -> None:
-        old, new = self._of.get(key, frozenset()), self._addresses(key)
-        for address in old - new:
-            self._at[address].pop(key)
-            if not self._at[address]:
-                del self._at[address]
-        for address in new - old:
-            self._at.setdefault(address, {})[key] = None
-        if new:
-            self._of[key] = new
-        else:
-            self._of.pop(key, None)
-
-    def _addresses(self, key: Key) -> frozenset[str]:
-        service = self._view.service(key)
-        if service is None or service.spec is None or not service.spec.cluster_ip:
-            return frozenset()
-        if service.spec.cluster_ip != "None":
-            return frozenset([service.spec.cluster_ip])
-        return frozenset(endpoint.address for endpoint in self._view.endpoints(key))
+def _send(sock: socket.socket, data: bytes, peer: tuple[str, int]) -> None:
+    if not data:
+        return
+    try:
+        sock.sendto(data, peer)
+    except OSError as err:  # no room, or no way to the peer: it will ask again
+        log.debug("dns: %s: %s", peer[0], err)
