@@ -103,7 +103,7 @@ def _supported(obj: Any, where: str, problems: list[str]) -> bool:
         problems.append(f"{where}: Object 'Kind' is missing")
         return False
     kind, version = obj["kind"], obj.get("apiVersion")
-    if VERSIONS.get(kind) == version:
+    if kind in VERSIONS and VERSIONS[kind] == version:
         return True
     supported = ", ".join(VERSIONS)
     problems.append(

@@ -123,6 +123,7 @@ def test_other_faults() -> None:
     for documents, words in (
         ([{**CONFIG, "kind": "Service"}, POD], "Service/conf (v1): not supported"),
         ([{**POD, "apiVersion": "v2"}], "Pod/web (v2): not supported"),
+        ([{"kind": ""}], "/ (None): not supported"),
         (["text"], "Object 'Kind' is missing"),
         ([{"kind": "List", "items": 7}], "Object 'Kind' is missing"),
         ([CONFIG], "nothing to run"),
