@@ -115,6 +115,7 @@ _CORE = (
             "exec": _stream(streams.handle_exec, "PodExecOptions"),
             "log": Subresource(verbs={"get": log.handle}),
             "portforward": _stream(streams.handle_port_forward, "PodPortForwardOptions"),
+            "resize": _PART,
             "status": _STATUS,
         },
     ),

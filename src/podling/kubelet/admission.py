@@ -37,13 +37,21 @@ def admit(
         return refused
     max_pods = parse_quantity(allocatable["pods"])
     if len(others) + 1 > max_pods:
-        return _rejection("pods", Decimal(1), Decimal(len(others)), max_pods)
+        return _rejection("pods", _lacking("pods", Decimal(1), Decimal(len(others)), max_pods))
     for name, amount in pod_requests(pod).items():
-        used = sum((other.get(name, Decimal(0)) for other in others), Decimal(0))
-        capacity = parse_quantity(allocatable.get(name, "0"))
-        if amount > 0 and used + amount > capacity:
-            return _rejection(name, amount, used, capacity)
+        text = lacking(name, amount, others, allocatable)
+        if text is not None:
+            return _rejection(name, text)
     return None
+
+
+def lacking(
+    name: str, amount: Decimal, others: Sequence[Mapping[str, Decimal]], allocatable: Mapping[str, str]
+) -> str | None:
+    """What the node says that has less than `amount` of a resource left; None when it has."""
+    used = sum((other.get(name, Decimal(0)) for other in others), Decimal(0))
+    capacity = parse_quantity(allocatable.get(name, "0"))
+    return _lacking(name, amount, used, capacity) if amount > 0 and used + amount > capacity else None
 
 
 def admit_static(
@@ -69,9 +77,13 @@ def _is_privileged(container: core_v1.Container) -> bool:
     return bool(container.security_context and container.security_context.privileged)
 
 
-def _rejection(resource: str, requested: Decimal, used: Decimal, capacity: Decimal) -> Failure:
+def _lacking(resource: str, requested: Decimal, used: Decimal, capacity: Decimal) -> str:
     # CPU is told in thousandths, as upstream's messages do.
     unit = 1000 if resource == "cpu" else 1
     numbers = (int(value * unit) for value in (requested, used, capacity))
     text = "Node didn't have enough resource: {}, requested: {}, used: {}, capacity: {}"
-    return Failure(reason=f"OutOf{resource}", message="Pod was rejected: " + text.format(resource, *numbers))
+    return text.format(resource, *numbers)
+
+
+def _rejection(resource: str, text: str) -> Failure:
+    return Failure(reason=f"OutOf{resource}", message=f"Pod was rejected: {text}")

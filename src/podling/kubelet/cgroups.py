@@ -52,11 +52,14 @@ class PodCgroups:
             # A kernel without swap has no file for it.
             self.container_files = {n: v for n, v in CONTAINER_FILES_V2.items() if (folder / n).exists()}
 
-    def create(self, pod: core_v1.Pod) -> None:
-        """Make the pod's cgroup and set its limits. Idempotent. Raises OSError."""
+    def create(self, pod: core_v1.Pod, *, at_least: core_v1.Pod | None = None) -> None:
+        """Make the pod's cgroup and set its limits: the wider ones of this pod and `at_least`. Idempotent.
+        Raises OSError."""
         if self._cgroups is None:
             return
         limits = resources.pod_resources(pod)
+        if at_least is not None:
+            limits = resources.wider(limits, resources.pod_resources(at_least))
         self._cgroups.create(
             self.parent(pod),
             Limits(

@@ -111,6 +111,7 @@ class _View:
     backoff: Backoff
     probes: ProbeView
     now: float
+    outgrown: Mapping[str, str]
     sandbox_id: str = ""
 
     def next_attempt(self, name: str) -> int:
@@ -132,8 +133,10 @@ def compute_actions(
     backoff: Backoff,
     now: float,
     probes: ProbeView | None = None,
+    outgrown: Mapping[str, str] | None = None,
 ) -> PodActions:
-    """Decide; nothing is changed, `backoff` is only read. `now` is in seconds since the epoch."""
+    """Decide; nothing is changed, `backoff` is only read. `now` is in seconds since the epoch. `outgrown`:
+    containers that a resize replaces, by container ID, with the text of the event."""
     sandbox = runtime.ready_sandbox
     view = _View(
         pod=pod,
@@ -142,6 +145,7 @@ def compute_actions(
         backoff=backoff,
         probes=probes or ProbeView(),
         now=now,
+        outgrown=outgrown or {},
         sandbox_id=sandbox.id if sandbox else "",
     )
     if sandbox is None or not (view.spec.host_network or runtime.ips):
@@ -330,8 +334,10 @@ def _keep_or_kill(
 ) -> None:
     what = "Init container" if kind is ContainerKind.INIT else "Container"
     wanted = record.status.annotations.get(names.HASH_ANNOTATION, "")
+    message = view.outgrown.get(record.id, "")
     if wanted and wanted != names.container_hash(container):
         message = f"{what} {container.name} definition changed, will be restarted"
+    if message:
         decisions.kill.append(ContainerKill(record=record, message=message))
         decisions.start.append(ContainerStart(container=container, kind=kind, attempt=record.attempt + 1))
     elif record.id in view.probes.unhealthy:

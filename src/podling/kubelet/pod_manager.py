@@ -20,6 +20,7 @@ from podling.api.pods import host_ports, is_deleting, is_terminal, pod_requests,
 from podling.kubelet import names
 from podling.kubelet.admission import admit, admit_static
 from podling.kubelet.pod_worker import PodWorker, WorkerState
+from podling.kubelet.resize import refused
 from podling.kubelet.runtime_state import list_pod_uids
 from podling.kubelet.services import PodServices
 from podling.kubelet.status import Failure
@@ -58,6 +59,8 @@ class PodManager:
                 self._add(new)
             else:
                 worker.update(new)
+                if old is not None and is_terminal(new) != is_terminal(old):
+                    self._wake_deferred()
             return
         if old is not None and (gone := self._workers.get(names.pod_uid(old))) is not None:
             gone.removed()
@@ -214,7 +217,28 @@ class PodManager:
             ) or self.admit_under_pressure(pod)
         if rejected is not None:
             self._tell_rejected(pod, rejected)
-        self._run(PodWorker(self._services, pod, rejected=rejected))
+        self._run(PodWorker(self._services, pod, rejected=rejected, grant=self._grant))
+
+    def _grant(self, pod: core_v1.Pod) -> Failure | None:
+        """A resized pod takes what it asks for, if the node has it."""
+        uid = names.pod_uid(pod)
+        others = [
+            self._requests[other]
+            for other, worker in self._workers.items()
+            if other != uid and not is_terminal(worker.pod)
+        ]
+        failure = refused(pod, others, self._services.allocatable)
+        if failure is None and uid in self._requests:
+            self._requests[uid] = pod_requests(pod)
+            self._share_processor()
+            self._wake_deferred()
+        return failure
+
+    def _wake_deferred(self) -> None:
+        """There may be room now for resizes that found none."""
+        for worker in self._workers.values():
+            if worker.waits_for_resources:
+                worker.wake()
 
     def _tell_rejected(self, pod: core_v1.Pod, rejected: Failure) -> None:
         self._services.events.pod(pod, "Warning", rejected.reason, rejected.message)
@@ -235,6 +259,7 @@ class PodManager:
                 del self._workers[uid]
                 del self._requests[uid]
                 self._share_processor()
+                self._wake_deferred()
                 key = self._static_names.pop(uid, None)
                 # Not when the kubelet ends, and with it all workers.
                 if key is not None and worker.state is WorkerState.GONE:

@@ -42,6 +42,7 @@ from podling.kubelet.log_files import remove_log
 from podling.kubelet.pod_actions import ContainerKill, PodActions, compute_actions
 from podling.kubelet.pod_termination import PodTermination
 from podling.kubelet.probes.manager import PodProbes
+from podling.kubelet.resize import PodResize
 from podling.kubelet.runtime_state import PodRuntime, read_pod_runtime
 from podling.kubelet.sandbox_start import start_sandbox
 from podling.kubelet.services import PodServices
@@ -74,9 +75,19 @@ class WorkerState(StrEnum):
 class PodWorker:
     """Created by the pod manager when a pod appears; `run()` ends when nothing of the pod is left."""
 
-    def __init__(self, services: PodServices, pod: core_v1.Pod, *, rejected: Failure | None = None) -> None:
+    def __init__(
+        self,
+        services: PodServices,
+        pod: core_v1.Pod,
+        *,
+        rejected: Failure | None = None,
+        grant: Callable[[core_v1.Pod], Failure | None] = lambda pod: None,
+    ) -> None:
+        """`grant`: asks the node for what a resized pod wants (`PodResize`)."""
         self._services = services
-        self._pod = pod
+        self._resize = PodResize(services, pod, grant)
+        self._wanted = pod
+        self._pod = self._resize.settle(pod)
         self._uid = names.pod_uid(pod)
         self._in_api = True
         self._remembers = False
@@ -106,16 +117,22 @@ class PodWorker:
 
     def update(self, pod: core_v1.Pod) -> None:
         """The API has a newer version of the pod."""
-        old, self._pod = self._pod, pod
+        old, self._wanted = self._wanted, pod
+        self._pod = pod = self._resize.settle(pod)
         self._termination.update(pod)
         self._volumes.update(pod)
-        if _concerns_worker(old, pod):
+        if _concerns_worker(old, self._wanted):
             self.wake()
 
     @property
     def status(self) -> core_v1.PodStatus:
         """The newest, whether or not the API has it already."""
         return self._last_status
+
+    @property
+    def waits_for_resources(self) -> bool:
+        """Whether a resize is deferred until other pods leave room."""
+        return self._resize.pending
 
     @property
     def is_removed(self) -> bool:
@@ -194,16 +211,25 @@ class PodWorker:
             return
         runtime = await read_pod_runtime(self._services.runtime, self._uid)
         self._probes.sync(self._pod, runtime)
+        self._pod = self._resize.settle(self._wanted)
+        changes = self._resize.changes(self._pod, runtime)
         actions = compute_actions(
             self._pod,
             runtime,
             backoff=self._services.backoff,
             now=self._services.wall_clock(),
             probes=self._probes.view(),
+            outgrown={
+                change.record.id: f"Container {change.record.name} resize requires restart"
+                for change in changes
+                if change.restarts
+            },
         )
         if actions.finished:
             await self._begin_termination()
             return
+        if self._resize.busy:
+            self._launch("resize", partial(self._resize.perform, self._pod, changes))
         self._perform(actions, runtime)
         self._report(runtime)
 
@@ -335,6 +361,9 @@ class PodWorker:
                 ready=self._probes.ready(),
                 starting=self._probes.view().starting,
                 messages=self._read_messages(runtime),
+                conditions=self._resize.conditions(self._pod.metadata.generation)
+                if self._state is WorkerState.RUNNING
+                else (),
                 failure=self._failure,
                 terminated=terminated,
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from podling.api import core_v1
 from podling.api.pods import pod_limits, pod_requests, qos_class
-from podling.api.quantity import to_bytes, to_milli
+from podling.api.quantity import format_bytes, format_milli, to_bytes, to_milli
 from podling.kubelet import names
 from podling.runtime.cri import messages as cri
 
@@ -120,3 +120,40 @@ def pod_resources(pod: core_v1.Pod) -> cri.LinuxContainerResources:
         cpu_shares=cpu_shares(int(requests.get("cpu", 0) * 1000)),
         memory_limit_in_bytes=int(limits.get("memory", 0)),
     )
+
+
+def wider(
+    one: cri.LinuxContainerResources, other: cri.LinuxContainerResources
+) -> cri.LinuxContainerResources:
+    """The larger of each; 0 is no limit."""
+
+    def larger(a: int, b: int) -> int:
+        return max(a, b) if a and b else 0
+
+    return cri.LinuxContainerResources(
+        cpu_period=one.cpu_period,
+        cpu_quota=larger(one.cpu_quota, other.cpu_quota),
+        cpu_shares=max(one.cpu_shares, other.cpu_shares),
+        memory_limit_in_bytes=larger(one.memory_limit_in_bytes, other.memory_limit_in_bytes),
+    )
+
+
+def actual_resources(
+    container: core_v1.Container, limits: cri.LinuxContainerResources
+) -> core_v1.ResourceRequirements | None:
+    """What a container has, as its status tells it: the runtime's limits in the words of the spec where they
+    are the same. A memory request has no counterpart in the kernel."""
+    asked = container.resources
+    if asked is None:
+        return None
+    requests, given = amounts(asked.requests), amounts(asked.limits)
+    found = core_v1.ResourceRequirements(requests=dict(asked.requests), limits=dict(asked.limits))
+    if requests.cpu_milli and cpu_shares(requests.cpu_milli) != limits.cpu_shares:
+        found.requests["cpu"] = format_milli(-(-limits.cpu_shares * 1000 // SHARES_PER_CPU))
+    if given.cpu_milli and limits.cpu_quota and cpu_quota_us(given.cpu_milli) != limits.cpu_quota:
+        period = limits.cpu_period or QUOTA_PERIOD_US
+        found.limits["cpu"] = format_milli(limits.cpu_quota * 1000 // period)
+    memory = limits.memory_limit_in_bytes
+    if given.memory_bytes and memory and given.memory_bytes != memory:
+        found.limits["memory"] = format_bytes(memory)
+    return found

@@ -14,6 +14,7 @@ from podling.api import core_v1
 from podling.api.pods import get_condition, is_sidecar, qos_class
 from podling.api.times import format_time
 from podling.kubelet import names
+from podling.kubelet.resources import actual_resources
 from podling.kubelet.runtime_state import ContainerRecord, PodRuntime
 
 
@@ -52,6 +53,8 @@ class StatusInputs:
     """IDs of containers whose startup probe has not succeeded."""
     messages: Mapping[str, str] = field(default_factory=dict)
     """Termination messages by container ID."""
+    conditions: Sequence[core_v1.PodCondition] = ()
+    """What else there is to tell: of a resize."""
     failure: Failure | None = None
     terminated: bool = False
     """All containers are stopped for good: the phase must be a final one."""
@@ -117,6 +120,7 @@ def _container_status(
         user=_user(record),
         volume_mounts=_volume_mounts(record, container),
     )
+    _tell_resources(status, record, container)
     dead = [r for r in inputs.runtime.history(container.name) if r.exited]
     if record.running:
         status.state = core_v1.ContainerState(
@@ -136,6 +140,16 @@ def _container_status(
         status.state = _waiting_state(reason)
         status.last_state = _last_state(inputs, dead, old)
     return status
+
+
+def _tell_resources(
+    status: core_v1.ContainerStatus, record: ContainerRecord, container: names.AnyContainer
+) -> None:
+    limits = record.status.resources.linux if record.status.resources else None
+    if not isinstance(container, core_v1.Container) or container.resources is None or limits is None:
+        return
+    status.allocated_resources = container.resources.requests
+    status.resources = actual_resources(container, limits)
 
 
 def _is_plain_init(pod: core_v1.Pod, container: names.AnyContainer) -> bool:
@@ -356,6 +370,7 @@ def _conditions(inputs: StatusInputs, status: core_v1.PodStatus) -> list[core_v1
     if inputs.failure is not None and inputs.failure.disruption:
         why = inputs.failure.message
         ours.append(_condition("DisruptionTarget", True, "TerminationByKubelet", why))
+    ours += inputs.conditions
     for condition in ours:
         old = get_condition(inputs.previous, condition.type)
         same = old is not None and old.status == condition.status

@@ -48,6 +48,10 @@ def status_to_json(status: core_v1.PodStatus) -> dict[str, Any]:
     return plain
 
 
+_PASSING = ("PodResizePending", "PodResizeInProgress")
+"""Conditions of the kubelet's that are there or not, in place of True and False."""
+
+
 def compute_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """A strategic merge patch of `status` from one JSON status to another; empty when nothing changed.
 
@@ -76,7 +80,9 @@ def _condition_patches(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> 
         before = known.get(condition["type"], {})
         if before != condition:
             patches.append(condition | {key: None for key in before if key not in condition})
-    return patches
+    left = {condition["type"] for condition in new}
+    gone = (type_ for type_ in _PASSING if type_ in known and type_ not in left)
+    return patches + [{"$patch": "delete", "type": type_} for type_ in gone]
 
 
 class _Entry:

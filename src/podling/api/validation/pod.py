@@ -19,6 +19,7 @@ from podling.api.validation.faults import (
     unsupported,
 )
 from podling.api.validation.meta import check_metadata, check_metadata_update
+from podling.api.validation.pod_resize import check_resize
 from podling.api.validation.resources import check_amounts, check_requirements
 from podling.api.validation.scheduling import check_scheduling, check_tolerations
 from podling.api.validation.security import check_pod_security
@@ -181,6 +182,7 @@ def check_pod_update(new: Object, old: Object, subresource: str, faults: Faults)
             _check_ephemeral_update(after, before, faults)
         case "resize":
             check_pod_spec(after, "spec", faults)
+            check_resize(new, old, faults)
         case _:
             _check_spec_update(after, before, faults)
 

@@ -31,14 +31,20 @@ class PodStrategy(Strategy):
             status["qosClass"] = qos
 
     def prepare_subresource(self, cluster: Cluster, new: Object, old: Object, subresource: str) -> None:
-        if subresource == "ephemeralcontainers":
-            added = (new.get("spec") or {}).get("ephemeralContainers")
-            new["spec"] = {**old["spec"], **({"ephemeralContainers": added} if added else {})}
-            if not added:
-                new["spec"].pop("ephemeralContainers", None)
-            new["status"] = old.get("status") or {}
-            for name in ("labels", "annotations", "finalizers", "ownerReferences"):
-                _keep_metadata(new, old, name)
+        spec = new.get("spec") or {}
+        match subresource:
+            case "ephemeralcontainers":
+                added = spec.get("ephemeralContainers")
+                new["spec"] = {**old["spec"], **({"ephemeralContainers": added} if added else {})}
+                if not added:
+                    new["spec"].pop("ephemeralContainers", None)
+            case "resize":
+                new["spec"] = _only_resized(spec, old["spec"])
+            case _:
+                return
+        new["status"] = old.get("status") or {}
+        for name in ("labels", "annotations", "finalizers", "ownerReferences"):
+            _keep_metadata(new, old, name)
 
     def grace_period_s(self, obj: Object, requested: int | None) -> int | None:
         spec = obj.get("spec") or {}
@@ -46,6 +52,22 @@ class PodStrategy(Strategy):
             return 0
         period = requested if requested is not None else spec.get("terminationGracePeriodSeconds") or 0
         return period if period >= 0 else 1
+
+
+def _only_resized(new: Object, old: Object) -> Object:
+    """The old spec with the new containers' resources; what validation refuses by name is left as it came."""
+    kept = dict(old)
+    for key in ("containers", "initContainers"):
+        before = {container.get("name"): container for container in old.get(key) or ()}
+        after = []
+        for container in new.get(key) or ():
+            had = before.get(container.get("name"), container)
+            bare = {name: value for name, value in had.items() if name != "resources"}
+            resources = container.get("resources")
+            after.append(bare | ({"resources": resources} if resources is not None else {}))
+        if after or key in old:
+            kept[key] = after
+    return kept
 
 
 def _keep_metadata(new: Object, old: Object, name: str) -> None:
