@@ -364,6 +364,8 @@ def test_errors_are_in_dockers_words(hand: ByHand) -> None:
     assert "executable file not found" in hand.refused("exec", "taken", "nope", code=127)
     assert "network nowhere not found" in hand.refused("run", "--rm", "--network=nowhere", *FOREVER, code=125)
     assert "--restart and --rm" in hand.refused("run", "--rm", "--restart=always", *FOREVER, code=125)
+    assert "No such option '--nope'" in hand.refused("run", "--nope", *FOREVER, code=125)
+    assert "No such option '--nope'" in hand.refused("exec", "--nope", "taken", "true", code=125)
     assert "unknown policy 'maybe'" in hand.refused("run", "--restart=maybe", *FOREVER, code=125)
     assert "is not running" in hand.refused("exec", hand_exited(hand), "true")
     (default,) = json.loads(hand("network", "inspect", "podling"))

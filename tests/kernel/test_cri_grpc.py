@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import stat
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -399,6 +403,29 @@ async def test_what_is_no_call(remote: Local, path: str, body: bytes, status: St
         with pytest.raises(GRPCError) as caught:
             await UnaryUnaryMethod(channel, path, bytes, bytes)(body)
     assert caught.value.status is status
+
+
+async def test_googles_client_runs_a_pod(local: Local, server: CRIServer) -> None:
+    """grpcio, as of the library that kubelets and crictl have: its HTTP/2 and protobuf are not ours."""
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    tests = Path(__file__).parent.parent
+    client = await asyncio.create_subprocess_exec(
+        *(sys.executable, tests / "kernel/cri_grpcio_client.py"),
+        *(f"unix://{local.config.cri_socket}", local.logs / "grpcio"),
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await client.communicate()
+    assert json.loads(out) == {
+        "version": "v1",
+        "exec": ["1000\n", "no\n", 7],
+        "status": [True, cri.ContainerState.CONTAINER_RUNNING, 1000],
+        "ended": [cri.ContainerState.CONTAINER_EXITED, 137],
+        "left": 0,
+        "images": [[f"docker.io/library/{IMAGE}:latest"]],
+        "events": [0, 1, 2, 3],
+        "refused": ["NOT_FOUND", "container 'nowhere': not found"],
+    }
 
 
 async def test_bytes_that_are_no_http2_end_the_connection_only(remote: Local) -> None:

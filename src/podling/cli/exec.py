@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podling.cli import run_options
-from podling.cli.byhand import Refused, core_with, opened, running
+from podling.cli.byhand import DockerCommand, Refused, core_with, opened, running
 
 if TYPE_CHECKING:
     from podling.runtime.core import Core
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.command("exec", cls=DockerCommand, context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="Pass our standard input on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for it; its output goes nowhere.")

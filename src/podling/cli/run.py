@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podling.cli import run_options
-from podling.cli.byhand import Refused, opened
+from podling.cli.byhand import DockerCommand, Refused, opened
 
 if TYPE_CHECKING:
     from podling.runtime.attach import Attachment
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
-@click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.command("run", cls=DockerCommand, context_settings={"allow_interspersed_args": False})
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the container ID.")
 @click.option("-i", "--interactive", is_flag=True, help="Keep standard input open.")
 @click.option("-t", "--tty", is_flag=True, help="Give the container a terminal.")
@@ -210,7 +210,7 @@ def _wanted(options: dict[str, Any]) -> Wanted:
         ipc=run_options.mode(ipc, "IPC"),
         hostname=options["hostname"],
         user=options["user"],
-        workdir=options["workdir"],
+        workdir=run_options.directory(options["workdir"]),
         labels=dict(run_options.label(text) for text in options["label"]),
         tty=options["tty"],
         stdin=options["interactive"],
@@ -231,7 +231,8 @@ def _context(options: dict[str, Any]) -> cri.LinuxContainerSecurityContext:
 
     context = cri.LinuxContainerSecurityContext(
         capabilities=cri.Capability(
-            add_capabilities=list(options["cap_add"]), drop_capabilities=list(options["cap_drop"])
+            add_capabilities=run_options.capabilities("CapAdd", options["cap_add"]),
+            drop_capabilities=run_options.capabilities("CapDrop", options["cap_drop"]),
         ),
         privileged=options["privileged"],
         readonly_rootfs=options["read_only"],
@@ -243,7 +244,7 @@ def _context(options: dict[str, Any]) -> cri.LinuxContainerSecurityContext:
 def _resources(options: dict[str, Any]) -> cri.LinuxContainerResources:
     from podling.runtime.cri import messages as cri
 
-    memory = run_options.size("-m, --memory", options["memory"])
+    memory = run_options.memory(options["memory"])
     return cri.LinuxContainerResources(
         memory_limit_in_bytes=memory,
         memory_swap_limit_in_bytes=run_options.swap(options["memory_swap"], memory),

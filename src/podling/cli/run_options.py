@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PORT_MAX = 65535
 MOUNT_MODES = {"ro", "rw", "z", "Z", "rslave", "slave", "rshared", "shared", "rprivate", "private"}
+MEMORY_MIN = 6 << 20
+"""Docker's: with less a container does not come to its first instruction."""
 HOST_GATEWAY = "host-gateway"
 
 
@@ -69,6 +71,23 @@ def extras(options: dict[str, Any]) -> Extras:
         mac=mac(options["mac_address"]),
         log_max_bytes=log_max(options.get("log_opt", ())),
     )
+
+
+def directory(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise Refused(f"the working directory '{text}' is invalid, it needs to be an absolute path", 125)
+    return text
+
+
+def capabilities(option: str, names: Iterable[str]) -> list[str]:
+    """With or without CAP_; ALL is all. A name that the kernel does not have would give, or take, nothing."""
+    from podling.runtime.host import CAPABILITIES
+
+    for name in names:
+        bare = name.upper().removeprefix("CAP_")
+        if bare != "ALL" and bare not in CAPABILITIES:
+            raise Refused(f'invalid {option}: unknown capability: "CAP_{bare}"', 125)
+    return list(names)
 
 
 # environment and labels
@@ -166,6 +185,13 @@ def size(option: str, text: str) -> int:
     if not found:
         raise refuse(option, text, f"invalid size: '{text}'")
     return int(float(found[1]) * (1 << 10 * "bkmgt".index(found[2] or "b")))
+
+
+def memory(text: str) -> int:
+    found = size("-m, --memory", text)
+    if 0 < found < MEMORY_MIN:
+        raise Refused("Minimum memory limit allowed is 6MB", 125)
+    return found
 
 
 def swap(text: str, memory: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ import pytest
 from podling.cli.byhand import Refused
 from podling.cli.logs import moment
 from podling.cli.run_options import (
+    capabilities,
     device,
+    directory,
     dns,
     env,
     environment,
     host,
     mac,
+    memory,
     mount,
     port,
     restart,
@@ -126,9 +130,9 @@ def test_limits_and_devices() -> None:
         3 << 20,
     ]
     assert swap("-1", 0) == -1
-    for text, memory in (("1g", 0), ("1m", 1 << 21)):
+    for text, limit in (("1g", 0), ("1m", 1 << 21)):
         with pytest.raises(Refused, match=r"(?i)memoryswap"):
-            swap(text, memory)
+            swap(text, limit)
 
 
 def test_names_and_addresses() -> None:
@@ -176,3 +180,24 @@ def test_moments() -> None:
     ago = moment("--since", "1h30m")
     assert ago is not None
     assert abs(time.time() - 5400 - ago) < 60
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (lambda: capabilities("CapAdd", ["net_admin", "cap_foo"]), 'CapAdd: unknown capability: "CAP_FOO"'),
+        (
+            lambda: directory("work"),
+            "the working directory 'work' is invalid, it needs to be an absolute path",
+        ),
+        (lambda: memory("5m"), "Minimum memory limit allowed is 6MB"),
+    ],
+)
+def test_what_docker_refuses(read: Callable[[], object], text: str) -> None:
+    with pytest.raises(Refused, match=text) as caught:
+        read()
+    assert caught.value.exit_code == 125
+
+
+def test_capabilities_by_every_spelling() -> None:
+    assert capabilities("CapDrop", ["ALL", "net_admin", "CAP_CHOWN"]) == ["ALL", "net_admin", "CAP_CHOWN"]
