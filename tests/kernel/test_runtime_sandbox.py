@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kernel.runtime_local import Local
+from podling.linux import syscalls as sc
 from podling.linux.processes import start_time
 from podling.runtime.cri import messages as cri
 from podling.runtime.cri.errors import Code, CRIError
@@ -118,6 +119,23 @@ async def test_failed_network_leaves_nothing(local: Local) -> None:
         await local.sandbox()
     assert local.leftovers() == []
     assert (await local.runtime.list_pod_sandbox(cri.ListPodSandboxRequest())).items == []
+
+
+@pytest.mark.parametrize("folder", ["root/sandboxes", "run/sandboxes", "root/containers", "run/containers"])
+async def test_a_full_disk_is_told_and_leaves_nothing(local: Local, folder: str) -> None:
+    """Below each folder in turn there is a file system of one page, which is full."""
+    place = local.config.root_dir.parent / folder
+    sandbox_id = await local.sandbox()
+    sc.mount("none", str(place), "tmpfs", 0, "size=4k")
+    try:
+        (place / "filler").write_bytes(bytes(4096))
+        making = local.create(sandbox_id, "true") if "containers" in folder else local.sandbox()
+        with pytest.raises(CRIError, match="No space left on device"):
+            await making
+        assert [path.name for path in place.iterdir()] == ["filler"]
+    finally:
+        sc.umount(str(place), sc.MNT_DETACH)
+    await local.run(sandbox_id, "true")
 
 
 async def test_cancelled_creation_leaves_nothing(local: Local) -> None:

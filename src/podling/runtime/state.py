@@ -208,12 +208,16 @@ class Records:
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write beside and rename: readers see the old file or the new one."""
+    """Write beside and rename: readers see the old file or the new one. A full disk keeps no half."""
     beside = path.with_name(f".{path.name}.new")
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-    os.rename(beside, path)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        os.rename(beside, path)
+    except OSError as err:
+        beside.unlink(missing_ok=True)
+        raise OSError(err.errno, os.strerror(err.errno or 0), str(path)) from err  # `write` names no file
 
 
 def remove_tree(path: Path) -> None:
