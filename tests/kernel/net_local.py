@@ -70,7 +70,7 @@ def echo_server(netns: Path, address: str, port: int = 4000) -> Iterator[None]:
         server.close()
 
 
-def ask(netns: Path, address: str, port: int = 4000, *, timeout_s: float = 1.0) -> str:
+def ask(netns: Path, address: str, port: int = 4000, *, timeout_s: float = 5.0) -> str:
     """Send a datagram from the namespace and return who the server saw, or raise `OSError`.
 
     Once only: a first packet that is lost is a failure of the wiring.

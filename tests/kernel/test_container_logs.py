@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +76,23 @@ async def test_a_flood_leaves_as_many_files_as_are_allowed(node: Node) -> None:
     await node.run(main(script), **AT_ONCE)
     await node.ready()
     path = log_path(node)
-    first: set[int] = set()
+    with contextlib.ExitStack() as held:
+        first: set[int] = set()
 
-    async def all_new() -> bool:
-        """Three generations later nothing of the first is left."""
-        files = [path, *rotated_files(path)]
-        assert len(files) <= 3, files
-        inodes = {one.stat().st_ino for one in files if one.exists()}
-        if len(files) == 3 and not first:
-            first.update(inodes)
-        return bool(first) and not first & inodes
+        async def all_new() -> bool:
+            """Three generations later nothing of the first is left."""
+            files = [path, *rotated_files(path)]
+            assert len(files) <= 3, files
+            inodes = {one.stat().st_ino for one in files if one.exists()}
+            if len(files) == 3 and not first:
+                with contextlib.suppress(FileNotFoundError):
+                    # Held open, so that no new file gets the number of one that was removed.
+                    opened = [held.enter_context(open(one, "rb")) for one in files]  # noqa: ASYNC230
+                    first.update(os.fstat(file.fileno()).st_ino for file in opened)
+                return False
+            return bool(first) and not first & inodes
 
-    await eventually(all_new, timeout_s=60)
+        await eventually(all_new, timeout_s=60)
 
 
 async def test_a_log_that_was_renamed_and_not_reopened_is_reopened(node: Node) -> None:

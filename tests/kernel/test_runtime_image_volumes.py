@@ -49,7 +49,8 @@ async def test_files_are_there_read_only_and_do_not_run(local: Local, volume: cr
     assert said.startswith("weights\n")
     assert "Read-only file system" in said
     assert "Permission denied" in said
-    options = said.splitlines()[-1].split()[5].split(",")
+    mount = next(line for line in said.splitlines() if " /models " in line)
+    options = mount.split()[5].split(",")
     assert {"ro", "noexec"} <= set(options)
 
 
