@@ -20,7 +20,7 @@ from kernel.api_local import LocalAPI, eventually, running
 from podling.api.core_v1 import Endpoints, Service
 from podling.client.client import Client
 from podling.network.dns.message import Code, Type, encode_name, parse_query
-from podling.network.dns.server import DNSServer
+from podling.network.dns.server import BATCH, MAX_FORWARDED, DNSServer
 from podling.network.dns.upstream import Upstream
 from podling.network.services import Key, ServiceView
 from unit.network.dns import specification
@@ -344,6 +344,42 @@ async def test_many_clients_of_one_name_are_one_question_upstream(kube: Client, 
         async with asyncio.timeout(PATIENCE_S):
             assert [answers(await loop.sock_recv(client, 512)) for client in clients] == [1] * 50
     assert upstream.asked == [("udp", b"www")]
+
+
+async def test_a_flood_of_names_nobody_answers_is_refused_beyond_a_bound(
+    kube: Client, upstream: UpstreamServer
+):
+    upstream.hold.clear()
+    loop = asyncio.get_running_loop()
+    count = MAX_FORWARDED + 2 * BATCH
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect((ADDRESS, PORT))
+        for number in range(count):
+            client.send(query(f"n{number}.example.com", Type.A))
+        async with asyncio.timeout(PATIENCE_S):
+            assert code(await loop.sock_recv(client, 512)) == Code.REFUSED
+            upstream.hold.set()
+            codes = [code(await loop.sock_recv(client, 512)) for _ in range(count - 1)]
+    assert codes.count(Code.NOERROR) >= MAX_FORWARDED
+    assert set(codes) <= {Code.NOERROR, Code.REFUSED}
+    assert (await metrics())["coredns_forward_max_concurrent_rejects_total"] == 1 + codes.count(Code.REFUSED)
+    assert answers(await ask("after.example.com")) == 1
+
+
+async def test_many_connections_at_once_are_served_in_turn(kube: Client):
+    """Each opened before any is asked, each asked twice."""
+    message = query("kubernetes.default.svc.cluster.local", Type.A)
+    opened = [await asyncio.open_connection(ADDRESS, PORT) for _ in range(200)]
+    for _ in range(2):
+        for _, writer in opened:
+            writer.write(len(message).to_bytes(2, "big") + message)
+        for reader, _ in opened:
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            assert answers(await reader.readexactly(size)) == 1
+    for _, writer in opened:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_slow_question_holds_up_none_behind_it_on_a_connection(

@@ -49,7 +49,7 @@ RECEIVE_BUFFER_BYTES = 1 << 20
 """A burst of questions while the loop is busy starting pods must not be lost."""
 BIND_RETRY_S = 2.0
 MAX_FORWARDED = 256
-"""Clients that wait for other servers; more are refused."""
+"""Clients that wait for other servers, by UDP or TCP; more are refused, give or take a batch."""
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class DNSServer:
         """Whole answers by whole questions, without identifiers: a pod's program asks the same ever again.
         With the type and the code, for the counts."""
         self._waiting: set[asyncio.Task[None]] = set()
+        self._under_way = 0
         self.started = asyncio.Event()
 
     async def run(self) -> None:
@@ -169,7 +170,7 @@ class DNSServer:
             log.debug("dns: %s", err)
             response = Response(encode(query, Answer(code=Code.SERVFAIL), limit=limit), "kubernetes")
         if response is None:
-            if len(self._waiting) < MAX_FORWARDED:
+            if self._under_way < MAX_FORWARDED:
                 return self._answer_later(query, limit, started, tcp=tcp)
             self._counts.rejected += 1
             response = Response(encode(query, Answer(code=Code.REFUSED), limit=limit), "forward")
@@ -182,7 +183,11 @@ class DNSServer:
         return message
 
     async def _answer_later(self, query: Query, limit: int, started: float, *, tcp: bool) -> bytes:
-        response = await self.resolver.later(query, limit=limit)
+        self._under_way += 1
+        try:
+            response = await self.resolver.later(query, limit=limit)
+        finally:
+            self._under_way -= 1
         self._count(query, response, started, tcp=tcp)
         return response.message
 

@@ -53,10 +53,10 @@ class TCPServer:
                     break
                 answer = self._answer(data)
                 if not isinstance(answer, bytes):
-                    await room.acquire()
                     task = asyncio.ensure_future(late(answer))
                     waiting.add(task)
                     task.add_done_callback(waiting.discard)
+                    await room.acquire()
                 elif answer:
                     await _write(writer, answer)
                 else:
