@@ -93,7 +93,7 @@ class NodeUnderTest:
 
         return await self.eventually(reached)
 
-    async def eventually(self, check: Callable[[], Any], timeout_s: float = 5.0) -> Any:
+    async def eventually(self, check: Callable[[], Any], timeout_s: float = 30.0) -> Any:
         """Until `check` passes; its last failure is the test's."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
