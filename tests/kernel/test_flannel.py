@@ -141,7 +141,10 @@ async def told(net: FlannelNet, node: FlannelNode, name: str, value: str) -> Non
     async def look() -> bool:
         return await annotation(net, node, name) == value
 
-    await eventually(look, TIMEOUT_S)
+    try:
+        await eventually(look, TIMEOUT_S)
+    except TimeoutError:
+        raise AssertionError(f"{name} is {await annotation(net, node, name)}: {node.log}") from None
 
 
 async def annotation(net: FlannelNet, node: FlannelNode, name: str) -> str:

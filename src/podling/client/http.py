@@ -8,6 +8,7 @@ request, inside the running loop, so that a transport may be constructed before 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -98,6 +99,7 @@ class HttpTransport:
         self._base = config.server.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
         self._streams: set[aiohttp.ClientResponse] = set()
+        self._farewells: set[asyncio.Future[None]] = set()
 
     async def request(
         self,
@@ -159,9 +161,14 @@ class HttpTransport:
             # Who reads is not told by closing, whose end waits for an answer that cannot arrive.
             response.content.set_exception(aiohttp.ClientConnectionError("the machine's address is gone"))
         if session is not None:
-            await session.close()
+            # Nobody waits for it: TLS says goodbye, and over these connections nothing answers.
+            farewell = asyncio.ensure_future(session.close())
+            self._farewells.add(farewell)
+            farewell.add_done_callback(self._farewells.discard)
 
     async def close(self) -> None:
+        for farewell in self._farewells:
+            farewell.cancel()
         if self._session is not None:
             await self._session.close()
             self._session = None

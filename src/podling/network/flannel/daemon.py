@@ -37,6 +37,8 @@ from podling.network.flannel.watch import KernelWatch
 from podling.network.nft_watch import NftWatch
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0
+ANSWER_TIMEOUT_S = 5.0
+"""How long an answer of the API server is waited for before another connection is tried."""
 REPAIR_PAUSE_S = 0.02
 """Between two syncs, which gathers changes: someone who deletes in a loop shall not keep us busy."""
 
@@ -143,7 +145,14 @@ class Flannel:
     async def _announce(self, client: Client, own: Node, synced: Synced) -> None:
         patch = stale_annotations(own.metadata.annotations, compute_annotations(synced.leases))
         if patch:
-            await client.patch(Node, self._node_name, {"metadata": {"annotations": patch}})
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    await client.patch(Node, self._node_name, {"metadata": {"annotations": patch}})
+            except TimeoutError:
+                # Its answer may have been for an address that this node has lost since.
+                await client.reconnect()
+                self._changed.set()
+                return
             log.info("told the others: %s", ", ".join(map(_words, synced.leases)))
 
     def _complain(self, err: Exception, own: Node | None, events: EventRecorder | None) -> None:
