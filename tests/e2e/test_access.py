@@ -86,19 +86,6 @@ def test_a_pod_acts_as_its_service_account(
     eventually(ended, timeout_s=10)
 
 
-def test_a_running_pod_is_given_a_new_token_when_it_asks_by_a_label(
-    cluster: PodlingCluster, namespace: str
-) -> None:
-    """A pod's token is kept until four fifths of its time: a refresh before that changes nothing."""
-    cluster.apply(pod("keeper", busybox(), namespace=namespace))
-    ready(cluster, namespace, "keeper")
-    before = inside(cluster, namespace, "keeper", f"readlink {DIRECTORY}/..data; cat {DIRECTORY}/token")
-    cluster.kubectl("label", "pod", "keeper", "-n", namespace, "a=b")
-    assert (
-        inside(cluster, namespace, "keeper", f"readlink {DIRECTORY}/..data; cat {DIRECTORY}/token") == before
-    )
-
-
 def test_only_the_user_of_a_pod_reads_its_token(cluster: PodlingCluster, namespace: str) -> None:
     cluster.apply(pod("user", busybox(), namespace=namespace, securityContext={"runAsUser": 1234}))
     ready(cluster, namespace, "user")
