@@ -12,6 +12,7 @@ from podling.api.references import referenced_resources
 from podling.apiserver import errors
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.objects import Object
+from podling.apiserver.resource import Guard
 
 Refuse = Callable[[str], errors.APIError]
 
@@ -19,7 +20,19 @@ MIRROR = "kubernetes.io/config.mirror"
 _IN_WORDS = {"serviceaccounts": "a service account"}
 
 
-async def check_pod_create(cluster: Cluster, node: str, pod: Object) -> None:
+async def pod_guard(cluster: Cluster, node: str) -> Guard:
+    """What looks at the pods that the kubelet of `node` creates."""
+    found = await cluster.look("nodes", "", node)
+    uid = found["metadata"]["uid"] if found is not None else ""
+
+    def check(new: Object, old: Object | None) -> None:
+        if old is None:
+            _check_pod(node, uid, new)
+
+    return check
+
+
+def _check_pod(node: str, node_uid: str, pod: Object) -> None:
     """Raises APIError 403."""
     metadata, spec = pod["metadata"], pod.get("spec") or {}
     name = metadata.get("name") or ""
@@ -31,13 +44,13 @@ async def check_pod_create(cluster: Cluster, node: str, pod: Object) -> None:
         raise refuse(f'pod does not have "{MIRROR}" annotation, node "{node}" can only create mirror pods')
     if spec.get("nodeName") != node:
         raise refuse(f'node "{node}" can only create pods with spec.nodeName set to itself')
-    await _check_owner(cluster, node, metadata, refuse)
+    _check_owner(node, node_uid, metadata, refuse)
     for resource in referenced_resources(spec):
         what = _IN_WORDS.get(resource, resource)
         raise refuse(f'node "{node}" can not create pods that reference {what}')
 
 
-async def _check_owner(cluster: Cluster, node: str, metadata: Object, refuse: Refuse) -> None:
+def _check_owner(node: str, uid: str, metadata: Object, refuse: Refuse) -> None:
     owners = metadata.get("ownerReferences") or []
     if len(owners) > 1:
         raise refuse(f'node "{node}" can only create pods with a single owner reference set to itself')
@@ -48,7 +61,5 @@ async def _check_owner(cluster: Cluster, node: str, metadata: Object, refuse: Re
         raise refuse(f'node "{node}" can only create pods with a controller owner reference set to itself')
     if owner.get("blockOwnerDeletion"):
         raise refuse(f'node "{node}" must not set blockOwnerDeletion on an owner reference')
-    found = await cluster.look("nodes", "", node)
-    uid = found["metadata"]["uid"] if found is not None else ""
     if owner.get("uid") != uid:
         raise refuse(f'node "{node}" UID mismatch: expected "{owner.get("uid")}" got "{uid}"')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podling.apiserver import authz, bodies, errors, noderestriction, options, registry, render
+from podling.apiserver import bodies, errors, options, registry, render
 from podling.apiserver.cluster import Cluster
 from podling.apiserver.negotiation import accepted
 from podling.apiserver.objects import Object
@@ -18,10 +18,6 @@ async def handle(cluster: Cluster, request: Request, info: RequestInfo, resource
     accept = accepted(request.accept)
     dry_run = options.dry_run(request, "CreateOptions")
     obj = bodies.read_object(request, bodies.Kind(resource.kind, resource.group, resource.version))
-    if resource.kind == "Pod" and authz.is_node(request.user):
-        await noderestriction.check_pod_create(
-            cluster, request.user.name.removeprefix(authz.NODE_PREFIX), obj
-        )
     if guard := await resource.strategy.guard(cluster, request.user, info.namespace):
         guard(obj, None)
     outcome = await create(cluster, info, resource, obj, dry_run=dry_run)

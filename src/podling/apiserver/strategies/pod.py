@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from podling.api.defaults import initial_status
 from podling.api.times import now_rfc3339
+from podling.apiserver import authz, noderestriction
 from podling.apiserver.cluster import Cluster
-from podling.apiserver.resource import Object, Strategy
+from podling.apiserver.request import User
+from podling.apiserver.resource import Guard, Object, Strategy
 from podling.apiserver.strategies.service_account_admission import admit
 
 FINAL_PHASES = ("Succeeded", "Failed")
@@ -14,6 +16,10 @@ FINAL_PHASES = ("Succeeded", "Failed")
 class PodStrategy(Strategy):
     generation = True
     returns_deleted = True
+
+    async def guard(self, cluster: Cluster, user: User, namespace: str) -> Guard | None:
+        node = authz.node_of(user)
+        return await noderestriction.pod_guard(cluster, node) if node is not None else None
 
     async def admit_references(self, cluster: Cluster, namespace: str, obj: Object) -> None:
         await admit(cluster, namespace, obj)
